@@ -1,0 +1,25 @@
+"""Errors a user can act on: every message says what is wrong and what to do about it."""
+
+
+class MoshiVisError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class CheckpointError(MoshiVisError):
+    """A checkpoint is missing, incomplete, damaged or does not fit."""
+
+
+class ConfigError(MoshiVisError, ValueError):
+    """A setting is out of range, unknown or contradicts another."""
+
+
+class AudioError(MoshiVisError, ValueError):
+    """Sound that cannot be used: wrong rate, channel count, length or samples."""
+
+
+class ImageError(MoshiVisError, ValueError):
+    """A picture that cannot be used: wrong shape, type, size or encoding."""
+
+
+class MissingDependencyError(MoshiVisError, ImportError):
+    """An optional library is needed here and is not installed."""
