@@ -1,0 +1,223 @@
+"""The MoshiVis network: temporal transformer with gated cross-attention, depformer, image prefix.
+
+Module and parameter names are those of the released checkpoint, so a state dict needs no mapping. The modules hold
+weights only; everything that changes while talking lives in ``stream.Stream`` and is passed in.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.depformer import DepformerLayer
+from moshivis_ros.model.image_encoder import ImagePrefix
+from moshivis_ros.model.layers import GatedFeedForward, RMSNorm, TokenEmbedding, rotate
+
+GATE_LAYERS = 10  # the reported gate is the mean of the last 10 layers
+
+
+class Position(NamedTuple):
+    """Where one streaming step stands: computed once, used by every layer."""
+
+    slot: Tensor  # [1] int64, place in the ring
+    mask: Tensor  # [1, context] bool, ring entries that hold a key
+    cos: Tensor  # [1, D / 2] float32
+    sin: Tensor  # [1, D / 2] float32
+
+
+class ImageKV(NamedTuple):
+    """Keys and values of one picture, shared by all layers (they have one cross-attention between them)."""
+
+    k: Tensor  # [B, H, N, D]
+    v: Tensor  # [B, H, N, D]
+    mask: Tensor  # [1, N] bool, entries that hold a token of the picture
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * config.dim, config.dim))
+        self.out_proj = nn.Linear(config.dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor, kv: Tensor, at: Position) -> Tensor:
+        """One step: ``x`` [B, 1, dim]; ``kv`` [2, B, H, context, D] is a ring, written in place."""
+        qkv = F.linear(x, self.in_proj_weight).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, 1, D]
+        kv[0].index_copy_(2, at.slot, rotate(k, at.cos, at.sin))
+        kv[1].index_copy_(2, at.slot, v)
+        y = F.scaled_dot_product_attention(rotate(q, at.cos, at.sin), kv[0], kv[1], attn_mask=at.mask)
+        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
+        return out
+
+
+class SharedCrossAttention(nn.Module):
+    """Attention to the picture. One instance serves all layers and is stored under layer 0."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * config.dim, config.dim))
+        self.out_proj = nn.Linear(config.dim, config.dim, bias=False)
+
+    def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values, each [B, H, N, D], of image tokens [B, N, dim]."""
+        dim = source.shape[-1]
+        kv = F.linear(source, self.in_proj_weight[dim:]).unflatten(-1, (2, self.num_heads, -1))
+        k, v = kv.permute(2, 0, 3, 1, 4)
+        return k, v
+
+    def forward(self, x: Tensor, image: ImageKV) -> Tensor:  # [B, 1, dim] -> the same
+        q = F.linear(x, self.in_proj_weight[: x.shape[-1]]).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, image.k, image.v, attn_mask=image.mask)
+        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
+        return out
+
+
+class Gate(nn.Module):
+    """How much of the picture enters, per channel: ``sigmoid(W2 relu(W0 y) - 4)`` of the attention's output y."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = dim // 8
+        self.alpha = nn.Sequential(nn.Linear(dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False))
+
+    def forward(self, y: Tensor) -> Tensor:  # [B, 1, dim] -> the same, 0..1
+        return torch.sigmoid(self.alpha(y) - 4)
+
+
+class LayerCrossAttention(nn.Module):
+    """The part of the cross-attention that each layer has for itself (its gate), and in layer 0 the shared part."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        if layer == 0:
+            self.mha = SharedCrossAttention(config)
+        self.gate = Gate(config.dim)
+
+
+class Layer(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.norm1 = RMSNorm(config.dim, config.norm_lm)
+        self.self_attn = SelfAttention(config)
+        self.norm_cross = RMSNorm(config.dim, config.norm_lm)
+        self.cross_attention = LayerCrossAttention(config, layer)
+        self.norm2 = RMSNorm(config.dim, config.norm_lm)
+        self.gating = GatedFeedForward(config.dim, int(config.hidden_scale * config.dim))
+
+    def forward(
+        self, x: Tensor, kv: Tensor, at: Position, shared: SharedCrossAttention, image: ImageKV | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the residual stream [B, 1, dim] and the mean gate [B] (None without a picture)."""
+        x = x + self.self_attn(self.norm1(x), kv, at)
+        mean_gate = None
+        if image is not None:
+            y = shared(self.norm_cross(x), image)
+            gate = self.cross_attention.gate(y)
+            x = x + y * gate
+            mean_gate = gate.float().mean((1, 2))
+        return x + self.gating(self.norm2(x)), mean_gate
+
+
+class Transformer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_layers))
+
+    @property
+    def shared_cross_attention(self) -> SharedCrossAttention:
+        mha = self.layers[0].cross_attention.mha  # type: ignore[union-attr]
+        assert isinstance(mha, SharedCrossAttention)
+        return mha
+
+    def forward(self, x: Tensor, kv: Tensor, at: Position, image: ImageKV | None) -> tuple[Tensor, Tensor]:
+        """``x`` [B, 1, dim], ``kv`` [layers, 2, B, H, context, D] -> residual stream and gates [B, layers]."""
+        shared = self.shared_cross_attention
+        gates = []
+        for i, layer in enumerate(self.layers):
+            x, gate = layer(x, kv[i], at, shared, image)
+            gates.append(gate)
+        if image is None:
+            return x, x.new_zeros((x.shape[0], len(gates)), dtype=torch.float32)
+        return x, torch.stack(gates, dim=1)
+
+
+class Helium(nn.Module):
+    """The text language model that Moshi grew from."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.text_emb = TokenEmbedding(config.text_card + 1, config.dim)  # one more row: the initial token
+        self.transformer = Transformer(config)
+        self.out_norm = RMSNorm(config.dim, config.norm_lm)
+        self.text_linear = nn.Linear(config.dim, config.text_card, bias=False)
+
+
+class Depformer(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(DepformerLayer(config) for _ in range(config.depformer_num_layers))
+
+
+class MoshiVis(nn.Module):
+    """All weights of a checkpoint (LM, depformer, image encoder), without any state of a conversation."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.llm = Helium(config)
+        self.audio_emb = nn.ModuleList(TokenEmbedding(config.audio_card + 1, config.dim) for _ in range(config.n_q))
+        self.depformer_in = nn.ModuleList(
+            nn.Linear(config.dim, config.depformer_dim, bias=False) for _ in range(config.dep_q)
+        )
+        self.depformer_text_emb = TokenEmbedding(config.text_card + 1, config.depformer_dim)
+        self.depformer_emb = nn.ModuleList(
+            TokenEmbedding(config.audio_card + 1, config.depformer_dim) for _ in range(config.dep_q - 1)
+        )
+        self.depformer = Depformer(config)
+        self.audio_linears = nn.ModuleList(
+            nn.Linear(config.depformer_dim, config.audio_card, bias=False) for _ in range(config.dep_q)
+        )
+        self.image_prefix = ImagePrefix(config)
+
+    def temporal_step(
+        self, tokens: Tensor, kv: Tensor, at: Position, image: ImageKV | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of the temporal transformer.
+
+        ``tokens`` [B, 1 + n_q] int64 (-1: no token); returns the hidden state [B, 1, dim] (after out_norm), the text
+        logits [B, text_card] and the mean gate of every layer [B, layers] (zeros without a picture).
+        """
+        x = self.llm.text_emb(tokens[:, :1])
+        for i, embedding in enumerate(self.audio_emb, start=1):
+            x = x + embedding(tokens[:, i : i + 1])
+        x, gates = self.llm.transformer(x, kv, at, image)
+        hidden = self.llm.out_norm(x)
+        return hidden, self.llm.text_linear(hidden)[:, 0], gates
+
+    def depformer_step(self, codebook: int, hidden: Tensor, previous: Tensor, kv: Tensor) -> Tensor:
+        """Logits [B, audio_card] of one codebook of this frame.
+
+        ``previous`` [B] int64 is the text token for codebook 0 and the previous codebook's token after that;
+        ``kv`` [layers, 2, B, H, dep_q, D] holds the keys and values of this frame's earlier codebooks.
+        """
+        embedding = self.depformer_emb[codebook - 1] if codebook else self.depformer_text_emb
+        x = self.depformer_in[codebook](hidden) + embedding(previous[:, None])
+        for i, layer in enumerate(self.depformer.layers):
+            x = layer(x, codebook, kv[i])
+        logits: Tensor = self.audio_linears[codebook](x)  # no norm before it
+        return logits[:, 0]
+
+    def image_kv(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-attention keys and values, each [B, H, N, D], of pictures [B, 3, S, S] (image_encoder.preprocess)."""
+        return self.llm.transformer.shared_cross_attention.keys_values(self.image_prefix(pixel_values))
+
+
+def reported_gate(gates: Tensor) -> Tensor:
+    """The one number [B] that the reference reports of the gates [B, layers]: mean of the last 10 layers."""
+    return gates[:, -GATE_LAYERS:].mean(1)

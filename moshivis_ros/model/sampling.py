@@ -1,0 +1,51 @@
+"""Choosing tokens from logits with settings that are tensors, so that nothing is captured or compiled again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from moshivis_ros.errors import ConfigError
+
+MAX_TOP_K = 250
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. A temperature of 0 takes the most likely token.
+
+    The defaults are those of the reference's server and web client.
+    """
+
+    text_temperature: float = 0.7
+    text_top_k: int = 25
+    audio_temperature: float = 0.8
+    audio_top_k: int = MAX_TOP_K
+
+    def __post_init__(self) -> None:
+        for name in ("text_temperature", "audio_temperature"):
+            if not 0 <= getattr(self, name) <= 10:
+                raise ConfigError(f"{name} must be between 0 (greedy) and 10, not {getattr(self, name)}")
+        for name in ("text_top_k", "audio_top_k"):
+            if not 1 <= getattr(self, name) <= MAX_TOP_K:
+                raise ConfigError(f"{name} must be between 1 and {MAX_TOP_K}, not {getattr(self, name)}")
+
+
+GREEDY = Sampling(text_temperature=0.0, audio_temperature=0.0)
+
+
+def sample(logits: Tensor, temperature: Tensor, top_k: Tensor, noise: Tensor) -> Tensor:
+    """One token [B] int64 per row of ``logits`` [B, card].
+
+    The most likely ``top_k`` [] tokens race: with ``noise`` [B, MAX_TOP_K] drawn from the exponential
+    distribution, argmax(p / noise) is a draw from softmax(logits / temperature). Temperature 0 is argmax (the first
+    of equals).
+    """
+    logits = logits.float()
+    values, ids = logits.topk(min(MAX_TOP_K, logits.shape[-1]))  # sorted: the index is the rank
+    rank = torch.arange(values.shape[-1], device=logits.device)
+    race = values / temperature.clamp(min=1e-6) - noise[:, : values.shape[-1]].log()
+    winner = race.masked_fill(rank >= top_k, -torch.inf).argmax(-1, keepdim=True)
+    return torch.where(temperature > 0, ids.gather(-1, winner)[:, 0], logits.argmax(-1))

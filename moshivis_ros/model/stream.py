@@ -1,0 +1,184 @@
+"""One conversation with the network: everything that changes from frame to frame, in buffers of fixed shape.
+
+``Stream.forward`` is the whole step as tensor code without a data-dependent branch, an allocation that outlives it
+or a host synchronisation, so that it can be compiled or captured as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from moshivis_ros.errors import ImageError
+from moshivis_ros.model.layers import rotary
+from moshivis_ros.model.lm import ImageKV, MoshiVis, Position
+from moshivis_ros.model.sampling import MAX_TOP_K, Sampling, sample
+
+UNGENERATED = -2
+
+
+class StepOutput(NamedTuple):
+    """What one step gives. ``tokens`` is aligned over the streams: text, and the audio spoken with it."""
+
+    tokens: Tensor  # [B, 1 + dep_q] int64; meaningless in the first max_delay steps (see Stream.warm)
+    gates: Tensor  # [B, layers] float32, mean gate of each layer in THIS step (one later than tokens); 0: no picture
+
+
+class Stream(nn.Module):
+    """State of ``batch_size`` conversations that run in step."""
+
+    kv: Tensor
+    frame_kv: Tensor
+    offset: Tensor
+    tokens: Tensor
+    image_k: Tensor
+    image_v: Tensor
+    image_mask: Tensor
+    noise: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    delays: Tensor
+    initial: Tensor
+
+    def __init__(self, model: MoshiVis, *, batch_size: int = 1, max_image_tokens: int | None = None) -> None:
+        super().__init__()
+        config = model.config
+        weight = model.llm.text_linear.weight
+        device, dtype = weight.device, weight.dtype
+        self.model = model
+        self.config = config
+        self.steps = 0  # frames since reset, known to the host without asking the device
+        self.has_image = False
+        self.generator = torch.Generator(device)
+
+        B, H, D = batch_size, config.num_heads, config.dim // config.num_heads
+        Hd, Dd = config.depformer_num_heads, config.depformer_dim // config.depformer_num_heads
+        N = max_image_tokens or config.image_tokens()
+        K = 1 + config.n_q
+
+        def buffer(name: str, *shape: int, dtype: torch.dtype, fill: float = 0) -> None:
+            self.register_buffer(name, torch.full(shape, fill, dtype=dtype, device=device), persistent=False)
+
+        buffer("kv", config.num_layers, 2, B, H, config.context, D, dtype=dtype)
+        buffer("frame_kv", config.depformer_num_layers, 2, B, Hd, config.dep_q, Dd, dtype=dtype)
+        buffer("offset", 1, dtype=torch.int64)
+        buffer("tokens", B, K, config.max_delay + 2, dtype=torch.int64, fill=UNGENERATED)
+        buffer("image_k", B, H, N, D, dtype=dtype)
+        buffer("image_v", B, H, N, D, dtype=dtype)
+        buffer("image_mask", 1, N, dtype=torch.bool)
+        buffer("noise", B, 1 + config.dep_q, MAX_TOP_K, dtype=torch.float32, fill=1)
+        buffer("temperature", 2, dtype=torch.float32)  # text, audio
+        buffer("top_k", 2, dtype=torch.int64, fill=1)
+        self.register_buffer("delays", torch.tensor(config.delays, device=device), persistent=False)
+        initial = torch.tensor([config.text_card] + [config.audio_card] * config.n_q, device=device)
+        self.register_buffer("initial", initial, persistent=False)
+        self.set_sampling(Sampling())
+
+    @property
+    def warm(self) -> bool:
+        """False while the delayed streams of the last step's output do not exist yet."""
+        return self.steps > self.config.max_delay
+
+    def set_sampling(self, sampling: Sampling, seed: int | None = None) -> None:
+        """Temperatures, top-k and (if given) the seed for all steps from now on."""
+        self.temperature.copy_(torch.tensor([sampling.text_temperature, sampling.audio_temperature]))
+        self.top_k.copy_(torch.tensor([sampling.text_top_k, sampling.audio_top_k]))
+        if seed is not None:
+            self.generator.manual_seed(seed)
+
+    def reset(self) -> None:
+        """Forget the conversation. The picture stays."""
+        self.steps = 0
+        self.offset.zero_()
+        self.tokens.fill_(UNGENERATED)
+        self.kv.zero_()  # stale keys are masked out, but 0 * NaN would not be
+
+    def set_image(self, kv: tuple[Tensor, Tensor] | None) -> None:
+        """Attend to these keys and values [B, H, N, D] from the next step on; None: to no picture."""
+        if kv is not None:
+            k, v = kv
+            n, room = k.shape[2], self.image_k.shape[2]
+            if n > room:
+                raise ImageError(f"the picture has {n} tokens, the image cache holds {room}: use a smaller image_size")
+            self.image_k[:, :, :n].copy_(k)
+            self.image_v[:, :, :n].copy_(v)
+            self.image_mask[:, :n] = True
+            self.image_mask[:, n:] = False
+        self.has_image = kv is not None
+
+    @torch.no_grad()
+    def step(self, codes: Tensor) -> StepOutput:
+        """Hear one frame and answer with one.
+
+        ``codes`` [B, user_q] int64: the user's audio codes of this frame, each 0..audio_card, or -1 for "no token".
+        Any other id raises ValueError (on a GPU, where looking would stall the stream, a device-side assertion).
+        """
+        if codes.device.type == "cpu":
+            self._check(codes)
+        self.noise.exponential_(generator=self.generator)
+        out: StepOutput = self(codes, self.has_image)
+        self.steps += 1
+        return out
+
+    def forward(self, codes: Tensor, with_image: bool) -> StepOutput:
+        """The step itself: see ``step``. ``with_image`` selects one of two fixed graphs."""
+        column = self.write_user(codes)
+        hidden, text_logits, gates = self.temporal(column, with_image)
+        text = sample(text_logits, self.temperature[0], self.top_k[0], self.noise[:, 0])
+        audio = self.depformer(hidden, text, self._sample_audio)
+        return StepOutput(self.write_own(text, audio), gates)
+
+    def write_user(self, codes: Tensor) -> Tensor:
+        """Put the user's codes into the token ring; returns the column [B, 1 + n_q] that this step reads."""
+        first_user = 1 + self.config.dep_q
+        width = self.tokens.shape[2]
+        place = (self.offset + self.delays[first_user:]) % width
+        self.tokens[:, first_user:].scatter_(2, place.expand(codes.shape).unsqueeze(2), codes.unsqueeze(2))
+        now = self.offset % width
+        column = self.tokens.index_select(2, now)[:, :, 0]
+        # Streams that are still inside their delay have no token yet. Note that this hides the first user frame.
+        column = torch.where(self.offset <= self.delays, self.initial, column)
+        self.tokens.index_copy_(2, now, column.unsqueeze(2))
+        return column
+
+    def temporal(self, column: Tensor, with_image: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Temporal transformer on one column [B, 1 + n_q]; see MoshiVis.temporal_step. Advances the time."""
+        context = self.config.context
+        ring = torch.arange(context, device=column.device)
+        cos, sin = rotary(self.offset, self.config.dim // self.config.num_heads, self.config.max_period)
+        at = Position(self.offset % context, (ring <= self.offset)[None], cos, sin)
+        image = ImageKV(self.image_k, self.image_v, self.image_mask) if with_image else None
+        out = self.model.temporal_step(column, self.kv, at, image)
+        self.offset.add_(1)
+        return out
+
+    def depformer(self, hidden: Tensor, text: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """The frame's audio tokens [B, dep_q], one after the other; ``choose(codebook, logits)`` picks each."""
+        token, audio = text, []
+        for codebook in range(self.config.dep_q):
+            token = choose(codebook, self.model.depformer_step(codebook, hidden, token, self.frame_kv))
+            audio.append(token)
+        return torch.stack(audio, dim=1)
+
+    def write_own(self, text: Tensor, audio: Tensor) -> Tensor:
+        """Put the chosen tokens into the ring; returns the newest aligned output [B, 1 + dep_q]."""
+        own = 1 + self.config.dep_q
+        width = self.tokens.shape[2]
+        chosen = torch.cat((text[:, None], audio), dim=1)
+        self.tokens[:, :own].index_copy_(2, self.offset % width, chosen.unsqueeze(2))
+        place = (self.offset - self.config.max_delay + self.delays[:own]) % width
+        return self.tokens[:, :own].gather(2, place.expand(chosen.shape).unsqueeze(2))[:, :, 0]
+
+    def _sample_audio(self, codebook: int, logits: Tensor) -> Tensor:
+        return sample(logits, self.temperature[1], self.top_k[1], self.noise[:, 1 + codebook])
+
+    def _check(self, codes: Tensor) -> None:
+        shape = (self.tokens.shape[0], self.config.user_q)
+        if tuple(codes.shape) != shape or codes.dtype != torch.int64:
+            raise ValueError(f"codes must be int64 {list(shape)}, not {codes.dtype} {list(codes.shape)}")
+        low, high = int(codes.min()), int(codes.max())
+        if low < -1 or high > self.config.audio_card:
+            raise ValueError(f"audio codes must be -1 (none) or 0..{self.config.audio_card}, not {low}..{high}")
