@@ -1,0 +1,85 @@
+"""Between the bytes of the outside world and the float32 samples (-1..1) of the inside.
+
+What happens to sound that is not as the model wants it (24 kHz, mono, finite):
+
+| input                                      | behaviour                                                        |
+|--------------------------------------------|------------------------------------------------------------------|
+| another sample rate                        | converted (audio.resample), 1 to 1.5 ms later                    |
+| several channels                           | converted: mean of the channels                                  |
+| int8, uint8, int32, float32, big-endian    | converted                                                        |
+| float beyond -1..1                         | clipped                                                          |
+| NaN or infinite sample                     | replaced by silence, counted (`InputCounts.replaced`)            |
+| bytes that are not whole samples           | refused: AudioError (`InputCounts.refused`)                      |
+| samples that do not fill all channels      | refused: AudioError                                              |
+| nothing at all                             | refused: AudioError                                              |
+| rate, channel count or format not possible | refused: AudioError                                              |
+| repeated or late message (by its index)    | dropped, counted (`InputCounts.repeated`)                        |
+| gap in the indices                         | counted (`InputCounts.lost`); up to 160 ms are filled by silence |
+| index back to 0, or by more than 16        | a restarted publisher: accepted as a new stream                  |
+
+The lower half is the work of `audio.framing.AudioInput`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from moshivis_ros.audio import Float, Int16
+from moshivis_ros.errors import AudioError
+
+MAX_CHANNELS = 64
+FORMATS = ("int8", "uint8", "int16", "int32", "float32")
+
+
+def decode(data: Any, channels: int = 1, sample_format: str = "int16") -> tuple[Float, int]:
+    """Interleaved PCM -> (mono float32 [n] in -1..1, number of NaN or infinite samples silenced).
+
+    `data`: anything with a buffer (bytes, array.array, numpy array); its bytes are read as `sample_format`,
+    a name of FORMATS or a numpy type string such as ">i2".
+    Raises AudioError as the table above says.
+    """
+    try:
+        dtype = np.dtype(sample_format)
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype.newbyteorder("=").name not in FORMATS:
+        raise AudioError(f"unknown sample format {sample_format!r}; use one of {', '.join(FORMATS)}")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise AudioError(f"{channels} channels of sound; give 1 to {MAX_CHANNELS}")
+    raw = memoryview(data).tobytes()
+    if not len(raw):
+        raise AudioError("an audio message without samples; send at least one sample per channel")
+    if len(raw) % dtype.itemsize:
+        raise AudioError(
+            f"{len(raw)} bytes are not a whole number of {dtype.name} samples of {dtype.itemsize} bytes; "
+            "check the sample format"
+        )
+    samples = np.frombuffer(raw, dtype)
+    if samples.size % channels:
+        raise AudioError(
+            f"{samples.size} samples do not fill {channels} channels; check the channel count of the source"
+        )
+    values = _to_float(samples)
+    replaced = 0
+    if dtype.kind == "f":
+        finite = np.isfinite(values)
+        replaced = int(values.size - np.count_nonzero(finite))
+        values = np.clip(np.where(finite, values, np.float32(0)), -1, 1)
+    return values if channels == 1 else values.reshape(-1, channels).mean(axis=1), replaced
+
+
+def encode(samples: Float) -> Int16:
+    """float32, 1.0 being full scale -> int16; louder samples are clipped. The inverse of decode()."""
+    whole: Int16 = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
+    return whole
+
+
+def _to_float(samples: np.ndarray[Any, Any]) -> Float:
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32)
+    scale = np.float32(1 / 2 ** (8 * samples.dtype.itemsize - 1))
+    if samples.dtype.kind == "u":
+        return (samples.astype(np.float32) - 128) * scale
+    return samples.astype(np.float32) * scale

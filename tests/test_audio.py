@@ -1,0 +1,241 @@
+"""Sound conversion: levels, aliases, delays, and what happens to bad sound."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import pytest
+
+from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
+from moshivis_ros.audio.framing import AudioInput, Framer
+from moshivis_ros.audio.pcm import decode, encode
+from moshivis_ros.audio.resample import Resampler, resample
+from moshivis_ros.errors import AudioError
+
+
+def sine(frequency: float, rate: int, seconds: float = 0.5) -> np.ndarray:
+    return np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate).astype(np.float32)
+
+
+def level(samples: np.ndarray) -> float:
+    """dB below a full-scale sine."""
+    return float(10 * np.log10(2 * np.mean(samples.astype(float) ** 2) + 1e-20))
+
+
+def chunked(samples: np.ndarray, seed: int) -> list[np.ndarray]:
+    cuts = np.sort(np.random.default_rng(seed).integers(0, samples.size, 40))
+    return np.split(samples, cuts)
+
+
+# pcm
+
+
+def test_int16_survives_the_round_trip_bit_exactly():
+    every = np.arange(-32768, 32768, dtype=np.int16)
+    samples, replaced = decode(array("h", every.tobytes()))
+    assert samples.min() == -1 and samples.dtype == np.float32 and replaced == 0
+    np.testing.assert_array_equal(encode(samples), every)
+
+
+def test_too_loud_is_clipped_not_wrapped():
+    assert encode(np.float32([1.5, -1.5, 1.0])).tolist() == [32767, -32768, 32767]
+    assert decode(np.float32([1e30, -7]), sample_format="float32")[0].tolist() == [1, -1]
+
+
+@pytest.mark.parametrize(
+    "sample_format, values",
+    [
+        ("int8", [64, -128]),
+        ("uint8", [192, 0]),
+        ("int32", [2**30, -(2**31)]),
+        ("float32", [0.5, -1]),
+        (">i2", [2**14, -(2**15)]),
+    ],
+)
+def test_every_format_means_the_same_sound(sample_format, values):
+    samples, _ = decode(np.array(values, sample_format).tobytes(), sample_format=sample_format)
+    assert samples.tolist() == [0.5, -1]
+
+
+def test_channels_are_averaged():
+    assert decode(np.int16([16384, 0, -16384, 0]), channels=2)[0].tolist() == [0.25, -0.25]
+
+
+def test_nan_and_infinity_become_silence_and_are_counted():
+    samples, replaced = decode(np.float32([0.5, np.nan, np.inf, -np.inf]), sample_format="float32")
+    assert samples.tolist() == [0.5, 0, 0, 0]
+    assert replaced == 3
+
+
+@pytest.mark.parametrize(
+    "data, channels, sample_format, says",
+    [
+        (b"", 1, "int16", "without samples"),
+        (b"abc", 1, "int16", "3 bytes"),
+        (b"abcdef", 2, "int16", "3 samples do not fill 2 channels"),
+        (b"ab", 0, "int16", "0 channels"),
+        (b"abcd", 1, "mp3", "unknown sample format 'mp3'"),
+        (b"abcdefgh", 1, "float64", "unknown sample format"),
+    ],
+)
+def test_unusable_sound_is_refused_by_name(data, channels, sample_format, says):
+    with pytest.raises(AudioError, match=says):
+        decode(data, channels, sample_format)
+
+
+# resample
+
+RATES = [
+    (48000, 24000),
+    (44100, 24000),
+    (16000, 24000),
+    (8000, 24000),
+    (24000, 48000),
+    (24000, 44100),
+    (96000, 24000),
+]
+
+
+@pytest.mark.parametrize("source, target", RATES)
+def test_a_tone_keeps_its_level_and_comes_late_by_the_stated_delay(source, target):
+    convert = Resampler(source, target)
+    assert 0.0005 <= convert.delay <= 0.003
+    frequency = 0.3 * min(source, target)
+    out = convert(sine(frequency, source))
+    time = np.arange(out.size) / target - convert.delay
+    settled = time > convert.delay
+    expected = np.sin(2 * np.pi * frequency * time)
+    np.testing.assert_allclose(out[settled], expected[settled], atol=2e-4)
+
+
+@pytest.mark.parametrize("source, target", RATES)
+def test_nothing_of_a_tone_is_left_where_it_does_not_belong(source, target):
+    for part in (0.1, 0.3, 0.52, 0.6, 0.75, 0.95):  # of the lower rate; 0.5 is its Nyquist frequency
+        frequency = part * min(source, target)
+        if frequency >= source / 2:
+            continue
+        out = Resampler(source, target)(sine(frequency, source))[target // 10 :]
+        spectrum = np.fft.rfft(out * np.kaiser(out.size, 20)) / (np.kaiser(out.size, 20).sum() / 2)
+        if part < 0.5:  # the tone itself is allowed
+            wanted = np.abs(np.fft.rfftfreq(out.size, 1 / target) - frequency) < 50
+            spectrum = spectrum[~wanted]
+        assert 20 * np.log10(np.abs(spectrum).max()) < -80, frequency
+
+
+@pytest.mark.parametrize("source, target", RATES)
+def test_any_chunking_gives_the_same_sound(source, target):
+    samples = np.random.default_rng(0).normal(size=9000).astype(np.float32)
+    convert = Resampler(source, target)
+    whole = Resampler(source, target)(samples)
+    pieces = [convert(chunk) for chunk in chunked(samples, seed=1)]
+    np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-6)
+    assert whole.size == -(-9000 * target // source)
+
+
+def test_20_milliseconds_in_are_20_milliseconds_out_every_time():
+    for rate in (48000, 44100, 16000):
+        convert = Resampler(rate, SAMPLE_RATE)
+        assert {convert(np.zeros(rate // 50, np.float32)).size for _ in range(50)} == {480}
+
+
+def test_a_whole_recording_is_not_delayed():
+    out = resample(sine(1000, 44100), 44100, SAMPLE_RATE)
+    expected = sine(1000, SAMPLE_RATE)
+    assert out.size == expected.size
+    np.testing.assert_allclose(out[100:-100], expected[100:-100], atol=2e-4)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 10**7])
+def test_an_impossible_rate_is_refused(rate):
+    with pytest.raises(AudioError, match=f"sample rate of {rate} Hz"):
+        Resampler(rate, SAMPLE_RATE)
+
+
+# framing
+
+
+def test_frames_hold_the_samples_in_order():
+    samples = np.arange(10000, dtype=np.float32)
+    framer = Framer()
+    frames = [frame for chunk in chunked(samples, seed=2) for frame in framer.push(chunk)]
+    assert framer.pending == 10000 % FRAME_SIZE
+    frames += framer.flush()
+    assert framer.flush() == []
+    joined = np.concatenate(frames)
+    np.testing.assert_array_equal(joined[:10000], samples)
+    assert joined.size == 6 * FRAME_SIZE and not joined[10000:].any()
+
+
+def message(value: int = 1000, size: int = FRAME_SIZE) -> np.ndarray:
+    return np.full(size, value, np.int16)
+
+
+def test_a_frame_carries_the_time_of_its_first_sample():
+    audio = AudioInput()
+    assert audio.push(message(), stamp=10**18 + 7)[0][0] == 10**18 + 7
+    audio = AudioInput()
+    milliseconds_20 = 20_000_000
+    stamps = []
+    for n in range(12):
+        pushed = audio.push(np.zeros(960, np.int16), sample_rate=48000, stamp=10**18 + n * milliseconds_20)
+        stamps += [stamp - 10**18 for stamp, _ in pushed]
+    assert stamps == [-1_000_000, 79_000_000, 159_000_000]  # the resampler's own millisecond is taken off
+
+
+def test_rate_and_channels_may_change_between_messages():
+    audio = AudioInput()
+    tone = encode(0.5 * sine(440, 48000, 1.0))
+    frames = audio.push(np.repeat(tone, 2), sample_rate=48000, channels=2)
+    frames += audio.push(encode(0.5 * sine(440, 16000, 1.0)), sample_rate=16000)
+    assert len(frames) == 25
+    for _, frame in frames[1:-1]:
+        assert level(frame) == pytest.approx(-6, abs=0.5)
+
+
+def test_a_repeated_or_late_message_is_dropped_and_counted():
+    audio = AudioInput()
+    heard = [len(audio.push(message(), index=index)) for index in (5, 6, 6, 5, 7)]
+    assert heard == [1, 1, 0, 0, 1]
+    assert audio.counts.repeated == 2 and audio.counts.lost == 0
+
+
+def test_a_short_gap_is_counted_and_filled_with_silence():
+    audio = AudioInput()
+    audio.push(message(), index=0, stamp=0)
+    frames = audio.push(message(), index=2, stamp=160_000_000)
+    assert audio.counts.lost == 1
+    assert [stamp for stamp, _ in frames] == [80_000_000, 160_000_000]
+    assert not frames[0][1].any() and frames[1][1].all()
+
+
+def test_a_long_gap_is_counted_and_not_filled():
+    audio = AudioInput()
+    audio.push(message(), index=0)
+    assert len(audio.push(message(), index=100)) == 1
+    assert audio.counts.lost == 99
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_restarted_publisher_is_heard_at_once(first):
+    audio = AudioInput()
+    audio.push(message(), index=1000)
+    assert len(audio.push(message(), index=first)) == 1
+    assert len(audio.push(message(), index=first + 1)) == 1
+    assert audio.counts.lost == audio.counts.repeated == 0
+
+
+def test_a_refused_message_is_counted_and_the_next_one_is_heard():
+    audio = AudioInput()
+    with pytest.raises(AudioError):
+        audio.push(b"", index=0)
+    with pytest.raises(AudioError):
+        audio.push(message(), index=1, sample_rate=0)
+    assert len(audio.push(message(), index=2)) == 1
+    assert audio.counts.refused == 2 and audio.counts.lost == 0
+
+
+def test_replaced_samples_are_counted():
+    audio = AudioInput()
+    [(_, frame)] = audio.push(np.full(FRAME_SIZE, np.nan, np.float32), sample_format="float32")
+    assert not frame.any() and audio.counts.replaced == FRAME_SIZE
