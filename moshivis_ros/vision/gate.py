@@ -1,4 +1,4 @@
-"""The gate of the cross-attention (arXiv 2503.15633, section 3) on a scale of 0 (not looking) to 1 (looking)."""
+"""The gate of the cross-attention (arXiv 2503.15633) on a scale of 0 (not looking) to 1 (looking)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from moshivis_ros.errors import ConfigError
 
-# Share of the range by which the quantiles may move in one 80 ms frame. A running minimum and maximum would let
-# a single outlier close the gate for good; at this pace it takes minutes to move a bound across its range.
+# Share of the range by which the quantiles may move in one 80 ms frame. A running minimum and maximum
+# would let a single outlier close the gate for good; at this pace a bound needs minutes to cross its range.
 RATE = 0.002
 
 
@@ -16,7 +16,7 @@ RATE = 0.002
 class GateNormaliser:
     """Raw gate -> 0..1 between slow 5 % and 95 % quantiles, within half to twice of the checkpoint's own.
 
-    gate_low, gate_high: of the checkpoint's config, raw; low, high: where the quantiles are now (None: there).
+    gate_low, gate_high: of the checkpoint's config, raw; low, high: the quantiles now (None: as those).
     """
 
     gate_low: float
@@ -26,7 +26,7 @@ class GateNormaliser:
 
     def __post_init__(self) -> None:
         if not 0 <= self.gate_low < self.gate_high:
-            raise ConfigError(f"0 <= gate_low < gate_high must hold, not {self.gate_low} and {self.gate_high}")
+            raise ConfigError(f"gate_low {self.gate_low} and gate_high {self.gate_high}: 0 <= low < high must hold")
 
     def update(self, gate: float, has_image: bool) -> tuple[GateNormaliser, float]:
         """One frame: the normaliser to use for the next one, and this gate normalised (0 without an image).

@@ -2,9 +2,9 @@
 
     state, decision = decide(state, observation, settings)
 
-Called once per 80 ms step. Nothing here keeps time, encodes or remembers by itself: the caller passes the clock
-in and keeps the returned state, so every decision can be replayed from a table. docs/refresh_policy.md justifies
-the defaults.
+Called once per 80 ms step. Nothing here keeps time, encodes or remembers by itself: the caller passes
+the clock in and keeps the returned state, so every decision can be replayed from a table.
+docs/refresh_policy.md justifies the defaults.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _TIMES = ("interval", "gate_smoothing", "onset", "hold", "cut_hold", "keep_alive
 class Settings:
     """Parameters of the policy. Gates are normalised (0..1), distances are those of scene_change (0..1).
 
-    policy: `gating` (scene change, held back while the model describes the old view), `on_change` (scene change
-        alone), `interval` (by the clock), `manual` (only on request).
+    policy: `gating` (scene change, held back while the model describes the old view), `on_change` (scene
+        change alone), `interval` (by the clock), `manual` (only on request).
     interval: seconds between refreshes of `interval`; 0 means whenever no encode is in flight.
     change_distance: distance to the cached picture at which the scene has changed.
-    settle_distance: distance below which a change that was seen is over again (hysteresis); also how far off the
-        picture may be before an answer that is just starting refreshes it first.
+    settle_distance: distance below which a change that was seen is over again (hysteresis); also how far
+        off the picture may be before an answer that is just starting refreshes it first.
     cut_distance: distance at which the old view is gone altogether, so that holding it is worth less.
     gate_open, gate_closed: smoothed gate at which the model counts as looking, and as not looking any more
         (hysteresis).
@@ -40,7 +40,8 @@ class Settings:
     keep_alive: age in seconds at which even an unchanged picture is encoded again.
     spacing: shortest time in seconds between two refreshes of `on_change` and `gating`.
     max_per_minute: refreshes allowed in any 60 seconds, except those that were requested.
-    bad_patience: seconds for which bad frames (black, torn, blurred ...) are waited out; after that they are the view.
+    bad_patience: seconds for which bad frames (black, torn, blurred ...) are waited out; after that they
+        are the view.
     """
 
     policy: Policy = "gating"
@@ -64,7 +65,7 @@ class Settings:
             raise ConfigError(f"policy is {self.policy!r}; it must be one of {', '.join(POLICIES)}")
         for name in _TIMES:
             if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}; it is a time in seconds and must be 0 or more")
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be 0 seconds or more")
         if not 0 <= self.settle_distance <= self.change_distance <= self.cut_distance <= 1:
             raise ConfigError("0 <= settle_distance <= change_distance <= cut_distance <= 1 must hold")
         if not 0 <= self.gate_closed <= self.gate_open <= 1:
@@ -111,7 +112,7 @@ class State:
     """What decide() remembers from one step to the next.
 
     gate: smoothed, 0..1; looking: it is open, with hysteresis; time: of the last step.
-    speaking_since, changed_since, held_since, bad_since: time at which that began, or None while it is not so.
+    speaking_since, changed_since, held_since, bad_since: when that began, or None while it is not so.
     refreshes: times of the refreshes of the last 60 seconds.
     """
 
@@ -127,7 +128,7 @@ class State:
 
 @dataclass(frozen=True)
 class Decision:
-    """keep: the cached picture is the right one; defer: it is not, but not now; refresh: encode the newest frame."""
+    """keep: the cached picture is right; defer: it is not, but not now; refresh: encode the newest frame."""
 
     action: Action
     reason: str
