@@ -1,0 +1,140 @@
+"""The pictures that camera drivers send (sensor_msgs/Image, CompressedImage) -> RGB arrays. No ROS.
+
+cv_bridge does the same where ROS is installed; here it would bring ROS into the engine process, and it does not exist
+for pip. So there is one converter everywhere, and a test compares it with cv_bridge where that is installed.
+
+| encoding                                                       | behaviour                                           |
+|----------------------------------------------------------------|-----------------------------------------------------|
+| rgb8 bgr8 rgba8 bgra8 mono8                                     | converted; alpha is dropped                         |
+| rgb16 bgr16 rgba16 bgra16 mono16                                | scaled from 16 to 8 bits                            |
+| bayer_rggb8 bayer_bggr8 bayer_gbrg8 bayer_grbg8, ...16          | demosaiced                                          |
+| yuv422 uyvy (U Y V Y), yuv422_yuy2 yuyv (Y U Y V), nv12, nv21   | converted (BT.601)                                  |
+| jpeg, png                                                       | decoded                                             |
+| 8UC3, 16UC1, 32FC1, compressedDepth, ...                        | refused: numbers without a colour (depth, raw data) |
+| anything else                                                   | refused by name                                     |
+| rows with padding, big-endian 16 bit                            | handled                                             |
+| empty image, data that does not match height, width and step    | refused                                             |
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moshivis_ros.errors import ImageError
+
+Picture: TypeAlias = NDArray[np.uint8]  # [height, width, 3], RGB
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+# encoding -> (channels as stored, OpenCV conversion to RGB or None)
+_COLOUR: dict[str, tuple[int, int | None]] = {
+    "rgb": (3, None),
+    "bgr": (3, cv2.COLOR_BGR2RGB),
+    "rgba": (4, cv2.COLOR_RGBA2RGB),
+    "bgra": (4, cv2.COLOR_BGRA2RGB),
+    "mono": (1, cv2.COLOR_GRAY2RGB),
+    # OpenCV names a pattern by the second row, from its second column: ROS's rggb is OpenCV's BG.
+    "bayer_rggb": (1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr": (1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg": (1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg": (1, cv2.COLOR_BayerGB2RGB),
+}
+_YUV422 = {
+    "yuv422": cv2.COLOR_YUV2RGB_UYVY,
+    "uyvy": cv2.COLOR_YUV2RGB_UYVY,
+    "yuv422_yuy2": cv2.COLOR_YUV2RGB_YUYV,
+    "yuyv": cv2.COLOR_YUV2RGB_YUYV,
+}
+_YUV420 = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+_NO_COLOUR = re.compile(r"(8U|8S|16U|16S|32S|32F|64F)C\d*")
+
+
+def decode(
+    data: Buffer, *, encoding: str, height: int, width: int, step: int, is_bigendian: bool = False
+) -> Picture:
+    """The fields of a sensor_msgs/Image -> uint8 [height, width, 3] RGB, which may share memory with `data`.
+
+    Raises ImageError for an encoding, a size or data that cannot be used, and says which.
+    """
+    if not height or not width:
+        raise ImageError(f"an empty image of {width}x{height} pixels; check the camera driver")
+    if encoding in _YUV420:
+        if height % 2 or width % 2:
+            raise ImageError(f"{encoding} needs an even width and height, not {width}x{height}")
+        rows = _rows(data, height * 3 // 2, width, step, encoding)
+        return cv2.cvtColor(rows, _YUV420[encoding])
+    if encoding in _YUV422:
+        if width % 2:
+            raise ImageError(f"{encoding} needs an even width, not {width}")
+        pixels = _rows(data, height, width * 2, step, encoding).reshape(height, width, 2)
+        return cv2.cvtColor(pixels, _YUV422[encoding])
+    name, bits = encoding.rstrip("0123456789"), encoding.lstrip("abcdefghijklmnopqrstuvwxyz_")
+    if name not in _COLOUR or bits not in ("8", "16"):
+        raise ImageError(_refusal(encoding))
+    if name.startswith("bayer") and min(height, width) < 3:
+        raise ImageError(f"a {encoding} image of {width}x{height} pixels is too small to be demosaiced")
+    channels, conversion = _COLOUR[name]
+    rows = _rows(data, height, width * channels * int(bits) // 8, step, encoding)
+    samples: NDArray[Any] = rows
+    if bits == "16":
+        samples = rows.view(">u2" if is_bigendian else "<u2").astype(np.uint16)
+    pixels = samples.reshape((height, width) if channels == 1 else (height, width, channels))
+    if conversion is not None:
+        pixels = cv2.cvtColor(pixels, conversion)
+    if bits == "16":
+        pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)
+    return pixels
+
+
+def decode_compressed(data: Buffer, format: str = "") -> Picture:
+    """The fields of a sensor_msgs/CompressedImage (jpeg, png, whatever OpenCV reads) -> uint8 [height, width, 3] RGB.
+
+    Raises ImageError for depth images and for data that is empty, truncated or no picture.
+    """
+    if "compressedDepth" in format:
+        raise ImageError(f"{format!r} is a depth image; connect the colour image of the camera")
+    encoded = np.frombuffer(data, np.uint8)
+    if not encoded.size:
+        raise ImageError("an empty compressed image; check the camera driver")
+    # OpenCV fills what is missing of a JPEG with grey and calls that a success.
+    truncated = encoded[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in encoded[-1024:].tobytes()
+    try:
+        bgr = None if truncated else cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    except cv2.error:
+        bgr = None
+    if bgr is None:
+        what = "truncated" if truncated else "damaged, or not a picture that OpenCV can read"
+        raise ImageError(
+            f"a compressed image ({format or 'no format given'}, {encoded.size} bytes) is {what}"
+        )
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _rows(data: Buffer, rows: int, row_bytes: int, step: int, encoding: str) -> Picture:
+    """uint8 [rows, row_bytes]: the rows of the buffer without their padding, contiguous."""
+    size = len(data)
+    if step < row_bytes:
+        raise ImageError(
+            f"rows of {step} bytes (step) are too short: a row of {encoding} has {row_bytes} here"
+        )
+    if size != rows * step:
+        raise ImageError(
+            f"{size} bytes of {encoding} do not match the image's size: {rows} rows of {step} bytes are {rows * step}"
+        )
+    return np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(rows, step)[:, :row_bytes])
+
+
+def _refusal(encoding: str) -> str:
+    if _NO_COLOUR.fullmatch(encoding):
+        return (
+            f"image encoding {encoding!r} says nothing about colours (depth or raw numbers); "
+            "connect a colour image such as rgb8, bgr8 or jpeg"
+        )
+    return (
+        f"unknown image encoding {encoding!r}; use one of rgb8, bgr8, rgba8, bgra8, mono8, their 16 bit forms, "
+        f"bayer_*8, bayer_*16, {', '.join([*_YUV422, *_YUV420])}, or a compressed image"
+    )
