@@ -66,28 +66,24 @@ def decode(
         if height % 2 or width % 2:
             raise ImageError(f"{encoding} needs an even width and height, not {width}x{height}")
         rows = _rows(data, height * 3 // 2, width, step, encoding)
-        return cv2.cvtColor(rows, _YUV420[encoding])
+        return _to_rgb(rows, _YUV420[encoding])
     if encoding in _YUV422:
         if width % 2:
             raise ImageError(f"{encoding} needs an even width, not {width}")
         pixels = _rows(data, height, width * 2, step, encoding).reshape(height, width, 2)
-        return cv2.cvtColor(pixels, _YUV422[encoding])
+        return _to_rgb(pixels, _YUV422[encoding])
     name, bits = encoding.rstrip("0123456789"), encoding.lstrip("abcdefghijklmnopqrstuvwxyz_")
     if name not in _COLOUR or bits not in ("8", "16"):
         raise ImageError(_refusal(encoding))
     if name.startswith("bayer") and min(height, width) < 3:
         raise ImageError(f"a {encoding} image of {width}x{height} pixels is too small to be demosaiced")
     channels, conversion = _COLOUR[name]
-    rows = _rows(data, height, width * channels * int(bits) // 8, step, encoding)
-    samples: NDArray[Any] = rows
+    samples = _rows(data, height, width * channels * int(bits) // 8, step, encoding)
     if bits == "16":
-        samples = rows.view(">u2" if is_bigendian else "<u2").astype(np.uint16)
+        wide = samples.view(">u2" if is_bigendian else "<u2").astype(np.uint16)
+        samples = np.asarray(cv2.convertScaleAbs(wide, alpha=255 / 65535), np.uint8)
     pixels = samples.reshape((height, width) if channels == 1 else (height, width, channels))
-    if conversion is not None:
-        pixels = cv2.cvtColor(pixels, conversion)
-    if bits == "16":
-        pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)
-    return pixels
+    return pixels if conversion is None else _to_rgb(pixels, conversion)
 
 
 def decode_compressed(data: Buffer, format: str = "") -> Picture:
@@ -111,7 +107,7 @@ def decode_compressed(data: Buffer, format: str = "") -> Picture:
         raise ImageError(
             f"a compressed image ({format or 'no format given'}, {encoded.size} bytes) is {what}"
         )
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    return _to_rgb(bgr, cv2.COLOR_BGR2RGB)
 
 
 def _rows(data: Buffer, rows: int, row_bytes: int, step: int, encoding: str) -> Picture:
@@ -126,6 +122,10 @@ def _rows(data: Buffer, rows: int, row_bytes: int, step: int, encoding: str) -> 
             f"{size} bytes of {encoding} do not match the image's size: {rows} rows of {step} bytes are {rows * step}"
         )
     return np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(rows, step)[:, :row_bytes])
+
+
+def _to_rgb(pixels: Picture, conversion: int) -> Picture:
+    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)  # OpenCV's stubs promise no type
 
 
 def _refusal(encoding: str) -> str:
