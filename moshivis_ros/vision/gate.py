@@ -26,7 +26,7 @@ class GateNormaliser:
 
     def __post_init__(self) -> None:
         if not 0 <= self.gate_low < self.gate_high:
-            raise ConfigError(f"gate_low {self.gate_low} and gate_high {self.gate_high}: 0 <= low < high must hold")
+            raise ConfigError(f"0 <= gate_low < gate_high, not {self.gate_low}, {self.gate_high}")
 
     def update(self, gate: float, has_image: bool) -> tuple[GateNormaliser, float]:
         """One frame: the normaliser to use for the next one, and this gate normalised (0 without an image).
