@@ -78,7 +78,7 @@ def decode(
     if name.startswith("bayer") and min(height, width) < 3:
         raise ImageError(f"a {encoding} image of {width}x{height} pixels is too small to be demosaiced")
     channels, conversion = _COLOUR[name]
-    samples = _rows(data, height, width * channels * int(bits) // 8, step, encoding)
+    samples: Picture = _rows(data, height, width * channels * int(bits) // 8, step, encoding)
     if bits == "16":
         wide = samples.view(">u2" if is_bigendian else "<u2").astype(np.uint16)
         samples = np.asarray(cv2.convertScaleAbs(wide, alpha=255 / 65535), np.uint8)
@@ -124,7 +124,7 @@ def _rows(data: Buffer, rows: int, row_bytes: int, step: int, encoding: str) -> 
     return np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(rows, step)[:, :row_bytes])
 
 
-def _to_rgb(pixels: Picture, conversion: int) -> Picture:
+def _to_rgb(pixels: NDArray[Any], conversion: int) -> Picture:
     return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)  # OpenCV's stubs promise no type
 
 
