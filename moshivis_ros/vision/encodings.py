@@ -70,8 +70,8 @@ def decode(
     if encoding in _YUV422:
         if width % 2:
             raise ImageError(f"{encoding} needs an even width, not {width}")
-        pixels = _rows(data, height, width * 2, step, encoding).reshape(height, width, 2)
-        return _to_rgb(pixels, _YUV422[encoding])
+        rows = _rows(data, height, width * 2, step, encoding)
+        return _to_rgb(rows.reshape(height, width, 2), _YUV422[encoding])
     name, bits = encoding.rstrip("0123456789"), encoding.lstrip("abcdefghijklmnopqrstuvwxyz_")
     if name not in _COLOUR or bits not in ("8", "16"):
         raise ImageError(_refusal(encoding))
