@@ -1,0 +1,111 @@
+"""Find a checkpoint (a folder, or a Hugging Face repo), load its network, save one."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors.torch import save_file
+
+from moshivis_ros.errors import CheckpointError
+from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.weights import load_into
+
+
+def resolve(name_or_folder: str | Path, revision: str | None = None) -> Path:
+    """The local folder of a checkpoint.
+
+    A folder is returned as it is. A Hugging Face repo id (``owner/name``) is downloaded, or found in the
+    hub's cache (HF_HOME; HF_HUB_OFFLINE=1 never asks the network), at ``revision``: a branch (default: main),
+    a tag or a commit. Raises CheckpointError.
+    """
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(
+                f"{folder} is a local folder: revision {revision!r} is for Hugging Face repos only"
+            )
+        return folder
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file: give the folder that holds it")
+    repo = str(name_or_folder)
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo):
+        raise CheckpointError(
+            f"there is no folder {folder}: give a checkpoint folder or a Hugging Face repo id (owner/name)"
+        )
+    try:
+        return _download(repo, revision)
+    except (OSError, HFValidationError) as error:  # every error of the hub is an OSError, the network's too
+        raise CheckpointError(f"there is no folder {repo}, and {_explain(error, repo, revision)}") from error
+
+
+def load_model(folder: Path | str, device: torch.device | str, dtype: torch.dtype) -> MoshiVis:
+    """The network of a checkpoint folder, in evaluation mode, without gradients.
+
+    Weights go one by one from the memory-mapped file to ``device`` and ``dtype``: beside the model, memory
+    holds one tensor at most. Raises CheckpointError, and ConfigError for config.yaml.
+    """
+    folder = Path(folder)
+    config = ModelConfig.load(folder)
+    with torch.device("meta"):
+        model = MoshiVis(config)
+    # The attention window is allocated later, but a model without room for it is of no use.
+    window = 2 * config.num_layers * config.context * config.dim * dtype.itemsize
+    return load_into(model, folder / config.model, model.state_dict(), device, dtype, extra_bytes=window)
+
+
+def save_model(model: MoshiVis, folder: Path | str) -> None:
+    """Write the weights, under the released names, and config.yaml to ``folder`` (created if need be)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.save(folder)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / model.config.model,
+    )
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    try:
+        config = ModelConfig.load(Path(hf_hub_download(repo, "config.yaml", revision=revision)).parent)
+    except EntryNotFoundError:  # the released repo has none; without a network the next file says so
+        config = ModelConfig.preset("moshika-vis")
+    for file in (config.text_tokenizer, config.mimi_codec, config.model):
+        path = hf_hub_download(repo, file, revision=revision)
+    return Path(path).parent
+
+
+def _explain(error: Exception, repo: str, revision: str | None) -> str:
+    """What went wrong between us and the hub, and the remedy."""
+    if isinstance(error, GatedRepoError):
+        return f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then run `hf auth login`"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"no Hugging Face repo {repo!r} either: check the spelling; for a private one run `hf auth login`"
+        )
+    if isinstance(error, HFValidationError):
+        return f"it is no Hugging Face repo id (owner/name): {error}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{repo} has no revision {revision!r}: give one of its branches, tags or commits"
+    if isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
+        return f"{repo} is not complete in the cache: unset HF_HUB_OFFLINE once to download its files"
+    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+        return f"{repo} lacks a file of a MoshiVis checkpoint: {error}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{constants.HF_HUB_CACHE} has no space left for {repo}: free some, or set HF_HOME elsewhere"
+    return (
+        f"{repo} cannot be downloaded and is not complete in the cache ({error.__cause__ or error}): "
+        "check the network and try again, or give a local checkpoint folder"
+    )

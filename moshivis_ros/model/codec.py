@@ -1,0 +1,102 @@
+"""Sound to tokens and back: the Mimi codec of the ``moshi`` library, streaming frame by frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moshivis_ros.errors import ConfigError, MissingDependencyError
+from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.weights import load_into
+
+SAMPLE_RATE = 24000
+FRAME_SIZE = 1920  # samples
+
+
+class Codec:
+    """Mimi with the state of one encoder stream and one decoder stream, ``batch_size`` of each.
+
+    Always float32. On CUDA, moshi captures CUDA graphs in the second call of ``encode`` and of ``decode``.
+    """
+
+    def __init__(self, mimi: Any, batch_size: int = 1) -> None:
+        self._mimi = mimi
+        # moshi would hand its rotary embedding to torch.compile, which wants a C++ compiler on the robot.
+        self._no_compile = _moshi().utils.compile.no_compile
+        mimi.streaming_forever(batch_size)
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, config: ModelConfig, device: torch.device | str, batch_size: int = 1
+    ) -> Codec:
+        """Read the Mimi file of a checkpoint folder.
+
+        Raises CheckpointError (the file), ConfigError (config.yaml) and MissingDependencyError.
+        """
+        with torch.device("meta"):
+            mimi = build_mimi(config)
+        path = Path(folder) / config.mimi_codec
+        mimi = load_into(mimi, path, released_layout(mimi.state_dict()), device, torch.float32)
+        return cls(mimi, batch_size)
+
+    @torch.no_grad()
+    def encode(self, pcm: Tensor) -> Tensor:
+        """One frame of sound [B, 1, 1920], float32 at 24 kHz in -1..1 -> codes [B, K] int64."""
+        with self._no_compile():
+            codes: Tensor = self._mimi.encode(pcm)
+        return codes[:, :, 0]
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes [B, K] of one frame, each 0 <= code < audio_card -> sound [B, 1, 1920] float32."""
+        with self._no_compile():
+            pcm: Tensor = self._mimi.decode(codes[:, :, None])
+        return pcm
+
+    def reset(self) -> None:
+        """Forget what was heard and said."""
+        self._mimi.reset_streaming()
+
+
+def build_mimi(config: ModelConfig) -> Any:
+    """The Mimi network of ``config``, not yet loaded, set to the number of codebooks that the LM uses.
+
+    Raises ConfigError for a section mimi that makes no codec for this LM, and MissingDependencyError.
+    """
+    loaders = _moshi().models.loaders
+    try:
+        mimi = loaders.get_mimi(None, config.mimi, device=torch.get_default_device())
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"section mimi of config.yaml describes no Mimi codec: {error!r}") from error
+    codebooks = max(config.dep_q, config.user_q)
+    needed = (SAMPLE_RATE, FRAME_SIZE, config.audio_card, True)
+    if (mimi.sample_rate, mimi.frame_size, mimi.cardinality, mimi.total_codebooks >= codebooks) != needed:
+        raise ConfigError(
+            f"section mimi of config.yaml is a codec of {mimi.sample_rate} Hz, {mimi.frame_size} samples a "
+            f"frame, {mimi.total_codebooks} codebooks of {mimi.cardinality}; the LM needs {SAMPLE_RATE} Hz, "
+            f"{FRAME_SIZE} samples, at least {codebooks} codebooks of {config.audio_card} (audio_card)"
+        )
+    mimi.set_num_codebooks(codebooks)
+    return mimi
+
+
+def released_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of moshi's Mimi to the names of the released file, which moshi reads too."""
+    return {
+        name.replace(".in_projs.0.weight", ".in_proj_weight").replace(".out_projs.0.", ".out_proj."): tensor
+        for name, tensor in state.items()
+    }
+
+
+def _moshi() -> Any:
+    try:
+        import moshi.models.loaders
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the Mimi codec needs the moshi library ({error}): "
+            "pip install --no-deps moshi==0.2.13; pip install einops sentencepiece 'huggingface_hub<1'"
+        ) from error
+    return moshi

@@ -1,0 +1,120 @@
+"""Fill a module from a safetensors file: every tensor checked by name and shape, nothing ever unpickled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from moshivis_ros.errors import CheckpointError
+
+PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+MAX_LISTED = 10  # tensors named in one error
+_CONVERT = "convert the weights to safetensors where you trust their source"
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def load_into(
+    module: M,
+    path: Path,
+    layout: Mapping[str, Tensor],
+    device: torch.device | str,
+    dtype: torch.dtype,
+    extra_bytes: int = 0,
+) -> M:
+    """Fill ``module`` (built on the meta device) from the safetensors file ``path``.
+
+    ``layout`` gives the name and the shape of every tensor that the file must hold; ``extra_bytes`` is what
+    the module needs on a GPU beside its weights. Raises CheckpointError.
+    """
+    with _open(path) as file:
+        _check(file, layout, path)
+        _check_fits(sum(t.numel() for t in layout.values()) * dtype.itemsize + extra_bytes, path, device)
+        # copy_, not the mapped pages themselves: a file that is replaced, or evicted from memory, while the
+        # model talks must not stop it.
+        tensors = {
+            name: torch.empty(expected.shape, dtype=dtype, device=device).copy_(file.get_tensor(name))
+            for name, expected in layout.items()
+        }
+    module.load_state_dict(tensors, assign=True)
+    left = [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]
+    if left:
+        raise RuntimeError(f"no weights for {left}: a buffer outside the state dict must not be made on meta")
+    return module.requires_grad_(False).eval()
+
+
+def _open(path: Path) -> Any:
+    if path.suffix in PICKLE_SUFFIXES:
+        raise CheckpointError(
+            f"{path.name}: pickle files can run code when read, so they never are; {_CONVERT}"
+        )
+    if not path.is_file():
+        pickles = [p.name for p in path.parent.glob("*") if p.suffix in PICKLE_SUFFIXES]
+        beside = f" There is {pickles[0]}, but pickle files are never read: {_CONVERT}." if pickles else ""
+        raise CheckpointError(
+            f"there is no {path.name} in {path.parent}: download the checkpoint again.{beside}"
+        )
+    try:
+        return safe_open(path, framework="pt")  # type: ignore[no-untyped-call]
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} ({path.stat().st_size} bytes) is cut short, damaged or not a safetensors file: {error}; "
+            "download it again (a git clone needs git-lfs)"
+        ) from error
+
+
+def _check(file: Any, layout: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError unless ``file`` holds exactly the tensors of ``layout``."""
+    found = set(file.keys())
+    problems = list(_problems(file, found, layout))
+    if not problems:
+        return
+    listed = "".join(f"\n  {problem}" for problem in problems[:MAX_LISTED])
+    more = f"\n  ... and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
+    hint = ""
+    if not (path.parent / "config.yaml").exists():
+        hint = (
+            f"\n{path.parent} has no config.yaml, so this must be the released model: "
+            "add the config.yaml that belongs to these weights"
+        )
+    raise CheckpointError(
+        f"{path} does not hold the network that its configuration describes:{listed}{more}{hint}"
+    )
+
+
+def _problems(file: Any, found: set[str], layout: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, expected in layout.items():
+        if name not in found:
+            yield f"{name} {list(expected.shape)} is missing"
+            continue
+        part = file.get_slice(name)
+        if part.get_shape() != list(expected.shape):
+            yield f"{name} has the shape {part.get_shape()}, {list(expected.shape)} is expected"
+        elif part.get_dtype() not in ("F64", "F32", "F16", "BF16"):
+            yield f"{name} is of type {part.get_dtype()}, a floating-point type is expected"
+    for name in sorted(found - layout.keys()):
+        # The cross-attention is shared: files may repeat layer 0's tensors under the other layers.
+        original = re.sub(r"\.layers\.\d+\.cross_attention\.mha\.", ".layers.0.cross_attention.mha.", name)
+        if original not in found & layout.keys():
+            yield f"{name} {file.get_slice(name).get_shape()} is unexpected"
+        elif not torch.equal(file.get_tensor(name), file.get_tensor(original)):
+            yield f"{name} differs from {original}, but all layers share one cross-attention"
+
+
+def _check_fits(needed: int, path: Path, device: torch.device | str) -> None:
+    if torch.device(device).type != "cuda":
+        return
+    free, total = torch.cuda.mem_get_info(device)
+    if needed > free:
+        raise CheckpointError(
+            f"{path.name} needs {needed / 1e9:.1f} GB on {device} (weights and attention window), "
+            f"but {free / 1e9:.1f} of {total / 1e9:.1f} GB are free: stop other programs that use the GPU, "
+            "take a GPU with more memory, or load with device='cpu'"
+        )
