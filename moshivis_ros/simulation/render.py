@@ -1,0 +1,241 @@
+"""Pictures of a scene, and what can be seen in them, by MuJoCo without a screen.
+
+Needs `pip install mujoco` and a software OpenGL: apt package libegl1 or libosmesa6.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from moshivis_ros.errors import MissingDependencyError
+from moshivis_ros.simulation.scene import COLOURS, KINDS, Light, Part, Pose, Scene, Thing, camera_pose
+
+# MuJoCo's names and half sizes of our shapes.
+_GEOMS = {"box": "box", "ball": "ellipsoid", "cylinder": "cylinder"}
+_LAMPS = 4  # of every scene's lights, as many as OpenGL's fixed pipeline takes beside MuJoCo's own
+_AMBIENT = 0.5
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One thing in the picture.
+
+    share: of its silhouette that is in the picture and not hidden behind something else, 0..1.
+    area: of the picture that it covers, 0..1. x, y: its middle, 0..1 from the left and from the top.
+    """
+
+    name: str
+    kind: str
+    colour: str
+    share: float
+    area: float
+    x: float
+    y: float
+
+
+class Renderer:
+    """Draws one scene at any time of its script: things may move, appear, change colour; none may be new.
+
+    Belongs to the thread that made it. Use as a context manager, or close() it.
+    """
+
+    def __init__(self, scene: Scene, width: int = 640, height: int = 480) -> None:
+        mujoco = _mujoco()
+        self.width, self.height = width, height
+        self._model = mujoco.MjModel.from_xml_string(_mjcf(scene, width, height))
+        self._data = mujoco.MjData(self._model)
+        self._renderer = mujoco.Renderer(self._model, height, width)
+        self._forward = mujoco.mj_forward
+        self._geoms = {thing.name: self._geoms_of(thing) for thing in scene.things}
+
+    def __enter__(self) -> Renderer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._renderer.close()
+
+    def image(self, scene: Scene) -> npt.NDArray[np.uint8]:
+        """What the robot's camera sees: uint8 [height, width, 3] RGB. Pass scene.at(t)."""
+        self._place(scene)
+        self._renderer.disable_segmentation_rendering()
+        self._renderer.update_scene(self._data, "camera")
+        return np.array(self._renderer.render())
+
+    def seen(self, scene: Scene) -> tuple[Seen, ...]:
+        """The things in the picture, the largest first. Pass scene.at(t)."""
+        self._place(scene)
+        self._renderer.enable_segmentation_rendering()
+        self._renderer.update_scene(self._data, "camera")
+        ids = np.array(self._renderer.render())[:, :, 0]  # [height, width] geom ids, -1: background
+        found = []
+        for thing in scene.things:
+            if thing.visible:
+                mask = np.isin(ids, self._geoms[thing.name])
+                pixels = int(mask.sum())
+                if pixels:
+                    rows, columns = np.nonzero(mask)
+                    whole = max(pixels, self._silhouette(thing, camera_pose(scene.robot), scene))
+                    found.append(
+                        Seen(
+                            thing.name,
+                            thing.kind,
+                            thing.colour,
+                            share=pixels / whole,
+                            area=pixels / ids.size,
+                            x=float(columns.mean() + 0.5) / self.width,
+                            y=float(rows.mean() + 0.5) / self.height,
+                        )
+                    )
+        return tuple(sorted(found, key=lambda seen: -seen.area))
+
+    def _geoms_of(self, thing: Thing) -> list[int]:
+        return [self._model.geom(f"{thing.name}/{k}").id for k in range(len(KINDS[thing.kind]))]
+
+    def _place(self, scene: Scene) -> None:
+        for thing in scene.things:
+            body = self._model.body(thing.name).mocapid[0]
+            self._data.mocap_pos[body] = thing.pose.numbers()[:3]
+            self._data.mocap_quat[body] = _quaternion(thing.pose)
+            for geom, part in zip(self._geoms[thing.name], KINDS[thing.kind]):
+                self._model.geom_rgba[geom] = (*COLOURS[part.colour or thing.colour], float(thing.visible))
+        for light in scene.lights[:_LAMPS]:
+            self._model.light(light.name).diffuse = light.brightness
+            self._model.light(light.name).active = light.brightness > 0
+        lamps = [light.brightness for light in scene.lights]
+        self._model.vis.headlight.ambient[:] = _AMBIENT * max(lamps, default=0.0)
+        eye = camera_pose(scene.robot)
+        body = self._model.body("robot").mocapid[0]
+        self._data.mocap_pos[body] = eye.numbers()[:3]
+        self._data.mocap_quat[body] = _quaternion(eye)
+        self._forward(self._model, self._data)
+
+    def _silhouette(self, thing: Thing, eye: Pose, scene: Scene) -> int:
+        """Pixels that the thing would cover if nothing hid it and the picture were three times as wide and high."""
+        import cv2
+
+        focal = self.width / 2 / math.tan(scene.robot.field_of_view / 2)
+        rotation = _rotation(eye)
+        canvas = np.zeros((3 * self.height, 3 * self.width), np.uint8)
+        for part in KINDS[thing.kind]:
+            points = (_surface(part) * thing.size) @ _rotation(thing.pose).T + thing.pose.numbers()[:3]
+            ahead, left, up = ((points - eye.numbers()[:3]) @ rotation).T
+            if (ahead < 0.05).any():
+                continue
+            pixels = np.stack([1.5 * self.width - focal * left / ahead, 1.5 * self.height - focal * up / ahead], 1)
+            cv2.fillConvexPoly(canvas, cv2.convexHull(pixels.astype(np.int32)), 1)
+        return int(np.count_nonzero(canvas))
+
+
+def _mujoco() -> Any:
+    if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
+        os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
+    try:
+        import mujoco
+    except ImportError as error:
+        raise MissingDependencyError("rendering needs MuJoCo: pip install mujoco") from error
+    return mujoco
+
+
+def _surface(part: Part) -> npt.NDArray[np.float64]:
+    """Points [n, 3] whose convex hull is the part, in shares of the thing's size."""
+    turn = np.linspace(0, 2 * math.pi, 24, endpoint=False)
+    circle = np.stack([np.cos(turn), np.sin(turn)], 1) / 2
+    if part.shape == "box":
+        corners = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+    elif part.shape == "cylinder":
+        corners = np.concatenate([np.insert(circle, 2, z, axis=1) for z in (-0.5, 0.5)])
+    else:
+        rings = np.linspace(-math.pi / 2, math.pi / 2, 11)
+        corners = np.concatenate(
+            [np.insert(circle * math.cos(r), 2, math.sin(r) / 2, axis=1) for r in rings]
+        )
+    return corners * part.size + part.centre
+
+
+def _rotation(pose: Pose) -> npt.NDArray[np.float64]:
+    """Columns: the pose's x, y, z axes in the world (yaw, then pitch, then roll, as in SDF)."""
+    (cr, sr), (cp, sp), (cy, sy) = ((math.cos(a), math.sin(a)) for a in (pose.roll, pose.pitch, pose.yaw))
+    return np.array(
+        [
+            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+            [-sp, cp * sr, cp * cr],
+        ]
+    )
+
+
+def _quaternion(pose: Pose) -> tuple[float, float, float, float]:
+    (cr, sr), (cp, sp), (cy, sy) = (
+        (math.cos(a / 2), math.sin(a / 2)) for a in (pose.roll, pose.pitch, pose.yaw)
+    )
+    return (
+        cr * cp * cy + sr * sp * sy,
+        sr * cp * cy - cr * sp * sy,
+        cr * sp * cy + sr * cp * sy,
+        cr * cp * sy - sr * sp * cy,
+    )
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.6g}" for value in values)
+
+
+def _mjcf(scene: Scene, width: int, height: int) -> str:
+    """The scene in MuJoCo's own format; everything that may move is a mocap body."""
+    vertical = 2 * math.atan(math.tan(scene.robot.field_of_view / 2) * height / width)
+    room_x, room_y, room_z = (side / 2 for side in scene.room.size)
+    floor, walls = (_numbers((*COLOURS[colour], 1.0)) for colour in (scene.room.floor, scene.room.walls))
+    sides = ((room_x, 0, 0.02, room_y), (-room_x, 0, 0.02, room_y), (0, room_y, room_x, 0.02), (0, -room_y, room_x, 0.02))
+    bodies = [
+        f'<geom type="box" size="{_numbers((room_x, room_y, 0.02))}" pos="0 0 -0.02" rgba="{floor}"/>',
+        *(
+            f'<geom type="box" size="{_numbers((sx, sy, room_z))}" pos="{_numbers((x, y, room_z))}" rgba="{walls}"/>'
+            for x, y, sx, sy in sides
+        ),
+        # MuJoCo's cameras look along -z with y up: turn ours to look along x with z up.
+        f'<body name="robot" mocap="true"><camera name="camera" fovy="{math.degrees(vertical):.6g}"'
+        ' xyaxes="0 -1 0 0 0 1"/></body>',
+        *(_lamp_xml(light) for light in scene.lights[:_LAMPS]),
+        *(_thing_xml(thing) for thing in scene.things),
+    ]
+    return f"""<mujoco>
+<visual>
+  <global offwidth="{width}" offheight="{height}"/>
+  <quality shadowsize="2048" offsamples="4"/>
+  <headlight diffuse="0 0 0" specular="0 0 0"/>
+  <map znear="0.02" zfar="20"/>
+</visual>
+<worldbody>
+{chr(10).join(bodies)}
+</worldbody>
+</mujoco>"""
+
+
+def _lamp_xml(light: Light) -> str:
+    return (
+        f'<light name="{light.name}" pos="{_numbers((light.x, light.y, light.z))}" dir="0 0 -1" cutoff="85"'
+        ' exponent="0.5" ambient="0 0 0" specular="0.1 0.1 0.1"/>'
+    )
+
+
+def _thing_xml(thing: Thing) -> str:
+    geoms = []
+    for k, part in enumerate(KINDS[thing.kind]):
+        x, y, z = (side * share / 2 for side, share in zip(thing.size, part.size))
+        half = (x, z) if part.shape == "cylinder" else (x, y, z)
+        centre = tuple(side * share for side, share in zip(thing.size, part.centre))
+        geoms.append(
+            f'<geom name="{thing.name}/{k}" type="{_GEOMS[part.shape]}" size="{_numbers(half)}"'
+            f' pos="{_numbers(centre)}" contype="0" conaffinity="0"/>'
+        )
+    return f'<body name="{thing.name}" mocap="true">{"".join(geoms)}</body>'
