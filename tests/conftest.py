@@ -1,0 +1,60 @@
+"""Fixtures shared by the tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A private PulseAudio with a virtual loudspeaker and microphone at 48 kHz stereo: the environment to reach it.
+
+    A program with this environment finds the PortAudio device `pulse`. What it plays can be recorded from `spk.monitor`;
+    what is played into `mic` it hears.
+    """
+    if not shutil.which("pulseaudio"):
+        pytest.skip("PulseAudio is not installed: apt install pulseaudio pulseaudio-utils libasound2-plugins")
+    folder = tmp_path_factory.mktemp("pulse")
+    folder.chmod(0o700)
+    environment = {
+        "XDG_RUNTIME_DIR": str(folder),
+        "HOME": str(folder),
+        "PULSE_SERVER": f"unix:{folder}/native",
+        "PULSE_SINK": "spk",
+        "PULSE_SOURCE": "virtmic",
+    }
+    modules = [
+        f"module-native-protocol-unix socket={folder}/native auth-anonymous=1",
+        "module-null-sink sink_name=spk rate=48000 channels=2",
+        "module-null-sink sink_name=mic rate=48000 channels=2",
+        "module-remap-source master=mic.monitor source_name=virtmic",
+    ]
+    server_environment = {**os.environ, **environment}
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    server = subprocess.Popen(
+        [
+            "pulseaudio",
+            "-n",
+            "--daemonize=no",
+            "--exit-idle-time=-1",
+            "--log-target=stderr",
+        ]
+        + [f"--load={module}" for module in modules],
+        env=server_environment,
+        **silent,
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while subprocess.call(["pactl", "info"], env=server_environment, **silent):
+            assert server.poll() is None and time.monotonic() < deadline, "PulseAudio did not start"
+            time.sleep(0.05)
+        yield environment
+    finally:
+        server.terminate()
+        server.wait(10)
