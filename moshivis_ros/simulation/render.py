@@ -131,7 +131,9 @@ class Renderer:
             ahead, left, up = ((points - eye.numbers()[:3]) @ rotation).T
             if (ahead < 0.05).any():
                 continue
-            pixels = np.stack([1.5 * self.width - focal * left / ahead, 1.5 * self.height - focal * up / ahead], 1)
+            pixels = np.stack(
+                [1.5 * self.width - focal * left / ahead, 1.5 * self.height - focal * up / ahead], 1
+            )
             cv2.fillConvexPoly(canvas, cv2.convexHull(pixels.astype(np.int32)), 1)
         return int(np.count_nonzero(canvas))
 
@@ -156,9 +158,7 @@ def _surface(part: Part) -> npt.NDArray[np.float64]:
         corners = np.concatenate([np.insert(circle, 2, z, axis=1) for z in (-0.5, 0.5)])
     else:
         rings = np.linspace(-math.pi / 2, math.pi / 2, 11)
-        corners = np.concatenate(
-            [np.insert(circle * math.cos(r), 2, math.sin(r) / 2, axis=1) for r in rings]
-        )
+        corners = np.concatenate([np.insert(circle * math.cos(r), 2, math.sin(r) / 2, axis=1) for r in rings])
     return corners * part.size + part.centre
 
 
@@ -195,7 +195,12 @@ def _mjcf(scene: Scene, width: int, height: int) -> str:
     vertical = 2 * math.atan(math.tan(scene.robot.field_of_view / 2) * height / width)
     room_x, room_y, room_z = (side / 2 for side in scene.room.size)
     floor, walls = (_numbers((*COLOURS[colour], 1.0)) for colour in (scene.room.floor, scene.room.walls))
-    sides = ((room_x, 0, 0.02, room_y), (-room_x, 0, 0.02, room_y), (0, room_y, room_x, 0.02), (0, -room_y, room_x, 0.02))
+    sides = (
+        (room_x, 0, 0.02, room_y),
+        (-room_x, 0, 0.02, room_y),
+        (0, room_y, room_x, 0.02),
+        (0, -room_y, room_x, 0.02),
+    )
     bodies = [
         f'<geom type="box" size="{_numbers((room_x, room_y, 0.02))}" pos="0 0 -0.02" rgba="{floor}"/>',
         *(

@@ -1,8 +1,8 @@
 """A scene as data: a room, lights, things with a kind and a colour, a camera robot, and what changes when.
 
-Lengths in metres, angles in radians, times in seconds; x forward, y left, z up, as in ROS (REP 103). A Scene is
-immutable; `scene.at(t)` is the scene as its script has left it at time t. Renderer, SDF writer, study and tests
-all read this one description.
+Lengths in metres, angles in radians, times in seconds; x forward, y left, z up, as in ROS (REP 103). A Scene
+is immutable; `scene.at(t)` is the scene as its script has left it at time t. Renderer, SDF writer, study and
+tests all read this one description.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ class Part:
 
 def _legs(height: float) -> tuple[Part, ...]:
     low = -0.5 + height / 2
-    return tuple(
-        Part("box", (0.06, 0.06, height), (x, y, low)) for x in (-0.44, 0.44) for y in (-0.44, 0.44)
-    )
+    return tuple(Part("box", (0.06, 0.06, height), (x, y, low)) for x in (-0.44, 0.44) for y in (-0.44, 0.44))
 
 
 KINDS: dict[str, tuple[Part, ...]] = {

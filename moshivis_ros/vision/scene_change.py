@@ -1,0 +1,219 @@
+"""How different two camera frames are, cheaply; and which frames are no picture of anything.
+
+    detector = make_detector()
+    reference = detector.describe(image)                   # uint8 [H, W, 3] RGB, any size
+    detector.distance(reference, detector.describe(later)) # 0: the same scene, 1: another place
+
+The reference is the frame in the image cache, not the previous one, so that a slow pan adds up.
+`python benchmarks/scene_distance.py` times them; docs/refresh_policy.md compares them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from moshivis_ros.errors import ConfigError, ImageError
+
+Image = npt.NDArray[np.uint8]
+WIDTH, HEIGHT = 64, 48
+DEFAULT = "patches"
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """pixels: uint8 [48, 64, 3] RGB; features: what its detector compares."""
+
+    pixels: Image
+    features: npt.NDArray[Any]
+
+
+class Detector(ABC):
+    """A distance between two frames, 0 (same scene) to 1 (nothing in common)."""
+
+    def describe(self, image: Image) -> Thumbnail:
+        """uint8 [H, W, 3] RGB of any size -> what distance() needs of it. Anything else: ImageError."""
+        pixels = thumbnail(image)
+        return Thumbnail(pixels, self._features(pixels))
+
+    @abstractmethod
+    def _features(self, pixels: Image) -> npt.NDArray[Any]: ...
+
+    @abstractmethod
+    def distance(self, reference: Thumbnail, current: Thumbnail) -> float: ...
+
+
+LOG = np.log(np.arange(256, dtype=np.float32) + 16.0)
+
+
+def make_detector(name: str = DEFAULT) -> Detector:
+    """The detector of this name: patches, histogram, structure or hash."""
+    if name not in DETECTORS:
+        raise ConfigError(f"unknown scene change detector {name!r}; known are {', '.join(DETECTORS)}")
+    return DETECTORS[name]()
+
+
+def thumbnail(image: Image) -> Image:
+    """uint8 [H, W, 3] -> uint8 [48, 64, 3], every pixel the mean of what it covers."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ImageError(f"a picture must be uint8 [height, width, 3], not {image.dtype} {list(image.shape)}")
+    return np.asarray(cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+class Patches(Detector):
+    """Share of the picture in which nothing nearby in the other frame has the same contrast and colour.
+
+    Log brightness less its surroundings, and the ratios of the colours, are what light changes least.
+    A pixel counts as found if the other frame's 3x3 neighbourhood spans its value: noise, a shaking camera
+    and half a pixel of motion then cost nothing, while a thing that comes or goes is found in neither frame.
+    """
+
+    noise = 18.0  # 1/128 of the natural log: differences below this are not seen
+    half = 0.02  # share of the picture that gives a distance of 0.5
+
+    def _features(self, pixels: Image) -> npt.NDArray[Any]:
+        log = LOG[pixels]
+        luma = cv2.transform(log, np.full((1, 3), 1 / 3, np.float32))
+        detail = luma - cv2.blur(luma, (15, 15))
+        features = np.dstack([detail, log[:, :, 0] - log[:, :, 1], log[:, :, 2] - log[:, :, 1]])
+        for chroma in (features[:, :, 1], features[:, :, 2]):
+            chroma -= np.partition(chroma, chroma.size // 2, axis=None)[chroma.size // 2]  # white balance
+        return np.asarray(cv2.GaussianBlur(features, (3, 3), 0)) * 128.0
+
+    def distance(self, reference: Thumbnail, current: Thumbnail) -> float:
+        lost = np.minimum(
+            _outside(reference.features, current.features), _outside(current.features, reference.features)
+        )
+        share = float(np.clip(lost.max(axis=2) / self.noise - 1.0, 0.0, 1.0).mean())
+        return share / (share + self.half)
+
+
+def _outside(reference: npt.NDArray[Any], current: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """How far each value lies outside the range of the reference's 3x3 neighbourhood."""
+    box = np.ones((3, 3), np.uint8)
+    above = current - cv2.dilate(reference, box)
+    below = cv2.erode(reference, box) - current
+    return np.maximum(np.maximum(above, below), 0.0)
+
+
+class Histogram(Detector):
+    """Chi-square distance of the colour histograms: blind to where things are."""
+
+    def _features(self, pixels: Image) -> npt.NDArray[Any]:
+        hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
+        counts = cv2.calcHist([hsv], [0, 1, 2], None, [12, 4, 4], [0, 180, 0, 256, 0, 256])
+        return np.asarray(counts) / pixels[:, :, 0].size
+
+    def distance(self, reference: Thumbnail, current: Thumbnail) -> float:
+        both = reference.features + current.features
+        gap = (reference.features - current.features) ** 2
+        return float(np.sum(gap[both > 0] / both[both > 0]) / 2)
+
+
+class Structure(Detector):
+    """One minus the structural similarity (Wang et al. 2004) of the brightness, in 7x7 windows."""
+
+    def _features(self, pixels: Image) -> npt.NDArray[Any]:
+        return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+
+    def distance(self, reference: Thumbnail, current: Thumbnail) -> float:
+        a, b = reference.features, current.features
+        mean_a, mean_b = cv2.blur(a, (7, 7)), cv2.blur(b, (7, 7))
+        var_a = cv2.blur(a * a, (7, 7)) - mean_a**2
+        var_b = cv2.blur(b * b, (7, 7)) - mean_b**2
+        cov = cv2.blur(a * b, (7, 7)) - mean_a * mean_b
+        c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+        similarity = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
+        similarity /= (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+        return float(np.clip((1.0 - similarity.mean()) / 2, 0.0, 1.0))
+
+
+class Hash(Detector):
+    """Share of differing bits of a 64-bit perceptual hash (signs of the lowest cosine frequencies)."""
+
+    def _features(self, pixels: Image) -> npt.NDArray[Any]:
+        grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
+        low = cv2.dct(grey.astype(np.float32))[:8, :8].ravel()[1:]
+        return low > np.float32(np.median(low.tolist()))
+
+    def distance(self, reference: Thumbnail, current: Thumbnail) -> float:
+        return float(np.mean(reference.features != current.features))
+
+
+DETECTORS: dict[str, type[Detector]] = {
+    "patches": Patches,
+    "histogram": Histogram,
+    "structure": Structure,
+    "hash": Hash,
+}
+
+
+class FrameCheck:
+    """Tells frames that are no picture of anything: give it every frame of one camera in turn.
+
+    check(thumbnail) returns `black`, `saturated`, `torn`, `blurred`, `frozen`, or None for a good frame.
+    """
+
+    def __init__(self) -> None:
+        self._previous: Image | None = None
+        self._live = 0  # frames in a row that were not exact copies
+
+    def check(self, thumb: Thumbnail) -> str | None:
+        pixels, previous = thumb.pixels, self._previous
+        self._previous = pixels
+        reason = quality(pixels, previous)
+        copy = previous is not None and np.array_equal(pixels, previous)
+        if not copy:
+            self._live += 1
+        elif self._live < LIVE:
+            self._live = 0
+        # Still pictures and noiseless simulations repeat themselves for good reason; live sensors do not.
+        return reason or ("frozen" if copy and self._live >= LIVE else None)
+
+
+LIVE = 25
+
+
+def quality(pixels: Image, previous: Image | None = None) -> str | None:
+    """Why this thumbnail (uint8 [48, 64, 3]) is a bad frame, or None. previous: that of the frame before.
+
+    Torn and blurred are judged against the frame before: the same view with a new edge right across it, or
+    with its detail gone.
+    """
+    grey = _grey(pixels)
+    if np.count_nonzero(grey > 20) < 0.02 * grey.size:
+        return "black"
+    if np.count_nonzero(grey > 250) > 0.9 * grey.size:
+        return "saturated"
+    if previous is not None:
+        before = _grey(previous)
+        if _torn(grey, before):
+            return "torn"
+        if _blurred(grey, before):
+            return "blurred"
+    return None
+
+
+def _torn(grey: npt.NDArray[Any], before: npt.NDArray[Any]) -> bool:
+    """Above some row the frame is as it was, from there on all across it is not."""
+    changed = (cv2.absdiff(grey, before) > 20).mean(axis=1)  # [48] share of each row
+    row = int(np.argmax(changed > 0.1))  # the first that is not as it was
+    return bool(6 <= row < HEIGHT - 6 and changed[row + 1 : row + 7].min() > 0.6)
+
+
+def _grey(pixels: Image) -> npt.NDArray[Any]:
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32)
+
+
+def _blurred(grey: npt.NDArray[Any], before: npt.NDArray[Any]) -> bool:
+    same_view = cv2.absdiff(cv2.blur(grey, (9, 9)), cv2.blur(before, (9, 9))).mean() < 6
+    return bool(same_view and _detail(grey) < 0.4 * _detail(before))
+
+
+def _detail(grey: npt.NDArray[Any]) -> float:
+    return float(cv2.absdiff(grey, cv2.GaussianBlur(grey, (5, 5), 0)).mean())
