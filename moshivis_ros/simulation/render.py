@@ -120,7 +120,7 @@ class Renderer:
         self._forward(self._model, self._data)
 
     def _silhouette(self, thing: Thing, eye: Pose, scene: Scene) -> int:
-        """Pixels that the thing would cover if nothing hid it and the picture were three times as wide and high."""
+        """Pixels it would cover if nothing hid it and the picture were three times as wide and high."""
         import cv2
 
         focal = self.width / 2 / math.tan(scene.robot.field_of_view / 2)
@@ -194,7 +194,7 @@ def _mjcf(scene: Scene, width: int, height: int) -> str:
     """The scene in MuJoCo's own format; everything that may move is a mocap body."""
     vertical = 2 * math.atan(math.tan(scene.robot.field_of_view / 2) * height / width)
     room_x, room_y, room_z = (side / 2 for side in scene.room.size)
-    floor, walls = (_numbers((*COLOURS[colour], 1.0)) for colour in (scene.room.floor, scene.room.walls))
+    floor, walls = scene.room.floor, scene.room.walls
     sides = (
         (room_x, 0, 0.02, room_y),
         (-room_x, 0, 0.02, room_y),
@@ -202,11 +202,8 @@ def _mjcf(scene: Scene, width: int, height: int) -> str:
         (0, -room_y, room_x, 0.02),
     )
     bodies = [
-        f'<geom type="box" size="{_numbers((room_x, room_y, 0.02))}" pos="0 0 -0.02" rgba="{floor}"/>',
-        *(
-            f'<geom type="box" size="{_numbers((sx, sy, room_z))}" pos="{_numbers((x, y, room_z))}" rgba="{walls}"/>'
-            for x, y, sx, sy in sides
-        ),
+        _wall_xml((room_x, room_y, 0.02), (0, 0, -0.02), floor),
+        *(_wall_xml((sx, sy, room_z), (x, y, room_z), walls) for x, y, sx, sy in sides),
         # MuJoCo's cameras look along -z with y up: turn ours to look along x with z up.
         f'<body name="robot" mocap="true"><camera name="camera" fovy="{math.degrees(vertical):.6g}"'
         ' xyaxes="0 -1 0 0 0 1"/></body>',
@@ -224,6 +221,11 @@ def _mjcf(scene: Scene, width: int, height: int) -> str:
 {chr(10).join(bodies)}
 </worldbody>
 </mujoco>"""
+
+
+def _wall_xml(half: tuple[float, ...], centre: tuple[float, ...], colour: str) -> str:
+    rgba = _numbers((*COLOURS[colour], 1.0))
+    return f'<geom type="box" size="{_numbers(half)}" pos="{_numbers(centre)}" rgba="{rgba}"/>'
 
 
 def _lamp_xml(light: Light) -> str:

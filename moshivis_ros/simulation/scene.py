@@ -137,8 +137,8 @@ class Light:
 class Robot:
     """A differential drive with a camera on a mast.
 
-    pose: of the base on the floor; mast: height of the camera above it; tilt: of the camera, downwards positive.
-    field_of_view: horizontal.
+    pose: of the base on the floor; mast: height of the camera above it; tilt: of the camera, downwards
+    positive; field_of_view: horizontal.
     """
 
     pose: Pose = Pose(x=-1.7)

@@ -98,7 +98,7 @@ def _outside(reference: npt.NDArray[Any], current: npt.NDArray[Any]) -> npt.NDAr
     box = np.ones((3, 3), np.uint8)
     above = current - cv2.dilate(reference, box)
     below = cv2.erode(reference, box) - current
-    return np.maximum(np.maximum(above, below), 0.0)
+    return np.asarray(np.maximum(np.maximum(above, below), 0.0))
 
 
 class Histogram(Detector):
