@@ -5,7 +5,8 @@ from __future__ import annotations
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
-# In a colcon workspace the generated messages (moshivis_ros.msg) live in another folder than a source checkout.
+# In a colcon workspace the generated messages (moshivis_ros.msg) live in another folder than a source
+# checkout.
 __path__ = extend_path(__path__, __name__)
 __version__ = "0.1.0"
 __all__ = ["Conversation", "Frame"]

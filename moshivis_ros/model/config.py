@@ -18,7 +18,8 @@ from moshivis_ros.errors import ConfigError
 
 NORM_FORMS = ("rms_norm", "rms_norm_f32", "real_rms_norm", "real_rms_norm_f32")
 
-# Keys of the reference that this implementation supports with one value only (any other would be another network).
+# Keys of the reference that this implementation supports with one value only (any other would be another
+# network).
 _FIXED: dict[str, Any] = {
     "activation": "silu",
     "add_boi_eoi": False,
@@ -46,7 +47,14 @@ _FIXED: dict[str, Any] = {
     "xa_step": 1,
 }
 # Keys that say where the file came from, or that nothing reads when the network runs.
-_IGNORED = {"align_img_and_speech_tokens_dim", "depformer_context", "encoder_name", "golden", "hf_repo", "xa_dim"}
+_IGNORED = {
+    "align_img_and_speech_tokens_dim",
+    "depformer_context",
+    "encoder_name",
+    "golden",
+    "hf_repo",
+    "xa_dim",
+}
 
 
 @dataclass(frozen=True)
@@ -66,10 +74,16 @@ class SiglipConfig:
 
     def __post_init__(self) -> None:
         if self.hidden_act != "gelu_pytorch_tanh" or self.vision_use_head:
-            raise ConfigError("siglip: only hidden_act gelu_pytorch_tanh and vision_use_head false are supported")
-        _check_divisible("siglip.hidden_size", self.hidden_size, "siglip.num_attention_heads", self.num_attention_heads)
+            raise ConfigError(
+                "siglip: only hidden_act gelu_pytorch_tanh and vision_use_head false are supported"
+            )
+        _check_divisible(
+            "siglip.hidden_size", self.hidden_size, "siglip.num_attention_heads", self.num_attention_heads
+        )
         if self.image_size < self.patch_size:
-            raise ConfigError(f"siglip.image_size {self.image_size} is smaller than a patch ({self.patch_size})")
+            raise ConfigError(
+                f"siglip.image_size {self.image_size} is smaller than a patch ({self.patch_size})"
+            )
 
     @property
     def grid(self) -> int:
@@ -101,7 +115,8 @@ class ModelConfig:
     depformer_dim_feedforward: int = 4224
     depformer_num_heads: int = 16
     depformer_num_layers: int = 6
-    # norm forms: "real_" divides by the root mean square, without it by the standard deviation (see layers.RMSNorm)
+    # norm forms: "real_" divides by the root mean square, without it by the standard deviation (see
+    # layers.RMSNorm)
     norm: str = "rms_norm_f32"  # depformer
     norm_lm: str = "real_rms_norm_f32"
     norm_xa: str = "rms_norm"
@@ -122,7 +137,9 @@ class ModelConfig:
         _check_divisible("dim", self.dim, "num_heads", self.num_heads)
         _check_divisible("depformer_dim", self.depformer_dim, "depformer_num_heads", self.depformer_num_heads)
         if (self.dim // self.num_heads) % 2:
-            raise ConfigError(f"dim / num_heads is {self.dim // self.num_heads}: rotary embedding needs an even number")
+            raise ConfigError(
+                f"dim / num_heads is {self.dim // self.num_heads}: rotary embedding needs an even number"
+            )
         if len(self.delays) != self.n_q + 1 or min(self.delays) < 0:
             raise ConfigError(f"delays must hold n_q + 1 = {self.n_q + 1} numbers >= 0, not {self.delays}")
         if not 0 < self.dep_q < self.n_q:
@@ -131,9 +148,13 @@ class ModelConfig:
             if getattr(self, name) not in NORM_FORMS:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(NORM_FORMS)}")
         if not 0 <= self.gate_low < self.gate_high <= 1:
-            raise ConfigError(f"gate_low ({self.gate_low}) must be below gate_high ({self.gate_high}), both in 0..1")
+            raise ConfigError(
+                f"gate_low ({self.gate_low}) must be below gate_high ({self.gate_high}), both in 0..1"
+            )
         if self.image_size < self.siglip.patch_size:
-            raise ConfigError(f"image_size {self.image_size} is smaller than a patch ({self.siglip.patch_size})")
+            raise ConfigError(
+                f"image_size {self.image_size} is smaller than a patch ({self.siglip.patch_size})"
+            )
 
     @property
     def max_delay(self) -> int:
@@ -217,6 +238,7 @@ _TINY_MIMI: dict[str, Any] = {
         "n_filters": 4,
         "n_residual_layers": 1,
         "activation": "LeakyReLU",
+        "activation_params": {"negative_slope": 0.2},
         "compress": 2,
         "dilation_base": 2,
         "disable_norm_outer_blocks": 0,
@@ -254,7 +276,7 @@ PRESETS: dict[str, ModelConfig] = {
         num_layers=3,
         num_heads=4,
         context=250,
-        text_card=256,
+        text_card=384,
         audio_card=64,
         depformer_dim=32,
         depformer_dim_feedforward=132,

@@ -1,4 +1,6 @@
-"""One layer of the depformer: a small transformer over the codebooks of one frame, with weights per codebook."""
+"""One layer of the depformer: a small transformer over the codebooks of one frame, with weights per
+codebook.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ class _Projection(nn.Module):
 
 
 class DepformerAttention(nn.Module):
-    """Causal attention over the codebooks of one frame: no position embedding, nothing kept between frames."""
+    """Causal attention over the codebooks of one frame: no position embedding, nothing kept between
+    frames.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

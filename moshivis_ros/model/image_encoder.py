@@ -29,16 +29,17 @@ def normalize(image: Tensor) -> Tensor:
     return (image.float() / 255 - 0.5) / 0.5
 
 
-def preprocess(image: NDArray[np.uint8], size: int) -> Tensor:
-    """A picture [H, W, 3] uint8 RGB of any size -> pixel values [1, 3, size, size] float32 in -1..1.
-
-    Raises ImageError for anything that is not such a picture.
-    """
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Raises ImageError unless ``image`` is [H, W, 3] uint8 and not empty."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ImageError(f"a picture must be a numpy uint8 array [height, width, 3] in RGB order, not {what}")
     if 0 in image.shape:
         raise ImageError(f"the picture is empty: {image.shape}")
+
+
+def preprocess(image: NDArray[np.uint8], size: int) -> Tensor:
+    """A picture [H, W, 3] uint8 RGB of any size -> pixel values [1, 3, size, size] float32 in -1..1."""
     chw = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
     return normalize(resize(chw, size))[None]
 
@@ -53,7 +54,9 @@ class _Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.grid**2, config.hidden_size)
 
     def position_table(self, height: int, width: int) -> Tensor:
-        """Learned positions, interpolated (bicubic, no antialiasing) to ``height`` x ``width`` patches: [N, hidden]."""
+        """Learned positions, interpolated (bicubic, no antialiasing) to ``height`` x ``width`` patches: [N,
+        hidden].
+        """
         table = self.position_embedding.weight
         if height == width == self.grid:
             return table
@@ -62,7 +65,9 @@ class _Embeddings(nn.Module):
         return resized.flatten(2)[0].T
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        patches = self.patch_embedding(pixel_values.to(self.patch_embedding.weight.dtype))  # [B, hidden, h, w]
+        patches = self.patch_embedding(
+            pixel_values.to(self.patch_embedding.weight.dtype)
+        )  # [B, hidden, h, w]
         positions = self.position_table(*patches.shape[2:])
         out: Tensor = patches.flatten(2).transpose(1, 2) + positions
         return out
@@ -72,8 +77,10 @@ class _Attention(nn.Module):
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         self.num_heads = config.num_attention_heads
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            self.add_module(name, nn.Linear(config.hidden_size, config.hidden_size))
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (

@@ -53,13 +53,17 @@ class TokenEmbedding(nn.Embedding):
 
 
 def rotary(offset: Tensor, head_dim: int, max_period: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotary embedding at positions ``offset`` [T], each [T, head_dim / 2] in float32."""
+    """Cosine and sine of the rotary embedding at positions ``offset`` [T], each [T, head_dim / 2] in
+    float32.
+    """
     pair = torch.arange(head_dim // 2, device=offset.device, dtype=torch.float32)
     angle = offset.float()[:, None] * max_period ** (-2 * pair / head_dim)
     return angle.cos(), angle.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the interleaved pairs (2i, 2i + 1) of ``x`` [..., T, D] by the angles of ``rotary``, in float32."""
+    """Turn the interleaved pairs (2i, 2i + 1) of ``x`` [..., T, D] by the angles of ``rotary``, in
+    float32.
+    """
     re, im = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     return torch.stack((re * cos - im * sin, re * sin + im * cos), dim=-1).flatten(-2).to(x.dtype)

@@ -1,7 +1,7 @@
 """The MoshiVis network: temporal transformer with gated cross-attention, depformer, image prefix.
 
-Module and parameter names are those of the released checkpoint, so a state dict needs no mapping. The modules hold
-weights only; everything that changes while talking lives in ``stream.Stream`` and is passed in.
+Module and parameter names are those of the released checkpoint, so a state dict needs no mapping. The
+modules hold weights only; everything that changes while talking lives in ``stream.Stream`` and is passed in.
 """
 
 from __future__ import annotations
@@ -72,26 +72,36 @@ class SharedCrossAttention(nn.Module):
         return k, v
 
     def forward(self, x: Tensor, image: ImageKV) -> Tensor:  # [B, 1, dim] -> the same
-        q = F.linear(x, self.in_proj_weight[: x.shape[-1]]).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        q = (
+            F.linear(x, self.in_proj_weight[: x.shape[-1]])
+            .unflatten(-1, (self.num_heads, -1))
+            .transpose(1, 2)
+        )
         y = F.scaled_dot_product_attention(q, image.k, image.v, attn_mask=image.mask)
         out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
         return out
 
 
 class Gate(nn.Module):
-    """How much of the picture enters, per channel: ``sigmoid(W2 relu(W0 y) - 4)`` of the attention's output y."""
+    """How much of the picture enters, per channel: ``sigmoid(W2 relu(W0 y) - 4)`` of the attention's output
+    y.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         hidden = dim // 8
-        self.alpha = nn.Sequential(nn.Linear(dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False))
+        self.alpha = nn.Sequential(
+            nn.Linear(dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False)
+        )
 
     def forward(self, y: Tensor) -> Tensor:  # [B, 1, dim] -> the same, 0..1
         return torch.sigmoid(self.alpha(y) - 4)
 
 
 class LayerCrossAttention(nn.Module):
-    """The part of the cross-attention that each layer has for itself (its gate), and in layer 0 the shared part."""
+    """The part of the cross-attention that each layer has for itself (its gate), and in layer 0 the shared
+    part.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -136,7 +146,9 @@ class Transformer(nn.Module):
         return mha
 
     def forward(self, x: Tensor, kv: Tensor, at: Position, image: ImageKV | None) -> tuple[Tensor, Tensor]:
-        """``x`` [B, 1, dim], ``kv`` [layers, 2, B, H, context, D] -> residual stream and gates [B, layers]."""
+        """``x`` [B, 1, dim], ``kv`` [layers, 2, B, H, context, D] -> residual stream and gates [B,
+        layers].
+        """
         shared = self.shared_cross_attention
         gates = []
         for i, layer in enumerate(self.layers):
@@ -171,7 +183,9 @@ class MoshiVis(nn.Module):
         super().__init__()
         self.config = config
         self.llm = Helium(config)
-        self.audio_emb = nn.ModuleList(TokenEmbedding(config.audio_card + 1, config.dim) for _ in range(config.n_q))
+        self.audio_emb = nn.ModuleList(
+            TokenEmbedding(config.audio_card + 1, config.dim) for _ in range(config.n_q)
+        )
         self.depformer_in = nn.ModuleList(
             nn.Linear(config.dim, config.depformer_dim, bias=False) for _ in range(config.dep_q)
         )
@@ -190,8 +204,8 @@ class MoshiVis(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the temporal transformer.
 
-        ``tokens`` [B, 1 + n_q] int64 (-1: no token); returns the hidden state [B, 1, dim] (after out_norm), the text
-        logits [B, text_card] and the mean gate of every layer [B, layers] (zeros without a picture).
+        ``tokens`` [B, 1 + n_q] int64 (-1: no token); returns the hidden state [B, 1, dim] (after out_norm),
+        the text logits [B, text_card] and the mean gate of every layer [B, layers] (zeros without a picture).
         """
         x = self.llm.text_emb(tokens[:, :1])
         for i, embedding in enumerate(self.audio_emb, start=1):
@@ -214,7 +228,9 @@ class MoshiVis(nn.Module):
         return logits[:, 0]
 
     def image_kv(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values, each [B, H, N, D], of pictures [B, 3, S, S] (image_encoder.preprocess)."""
+        """Cross-attention keys and values, each [B, H, N, D], of pictures [B, 3, S, S]
+        (image_encoder.preprocess).
+        """
         return self.llm.transformer.shared_cross_attention.keys_values(self.image_prefix(pixel_values))
 
 

@@ -1,4 +1,6 @@
-"""Choosing tokens from logits with settings that are tensors, so that nothing is captured or compiled again."""
+"""Choosing tokens from logits with settings that are tensors, so that nothing is captured or compiled
+again.
+"""
 
 from __future__ import annotations
 
@@ -40,8 +42,8 @@ def sample(logits: Tensor, temperature: Tensor, top_k: Tensor, noise: Tensor) ->
     """One token [B] int64 per row of ``logits`` [B, card].
 
     The most likely ``top_k`` [] tokens race: with ``noise`` [B, MAX_TOP_K] drawn from the exponential
-    distribution, argmax(p / noise) is a draw from softmax(logits / temperature). Temperature 0 is argmax (the first
-    of equals).
+    distribution, argmax(p / noise) is a draw from softmax(logits / temperature). Temperature 0 is argmax
+    (the first of equals).
     """
     logits = logits.float()
     values, ids = logits.topk(min(MAX_TOP_K, logits.shape[-1]))  # sorted: the index is the rank

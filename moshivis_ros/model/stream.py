@@ -1,7 +1,7 @@
 """One conversation with the network: everything that changes from frame to frame, in buffers of fixed shape.
 
-``Stream.forward`` is the whole step as tensor code without a data-dependent branch, an allocation that outlives it
-or a host synchronisation, so that it can be compiled or captured as it stands.
+``Stream.forward`` is the whole step as tensor code without a data-dependent branch, an allocation that
+outlives it or a host synchronisation, so that it can be compiled or captured as it stands.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class StepOutput(NamedTuple):
     """What one step gives. ``tokens`` is aligned over the streams: text, and the audio spoken with it."""
 
     tokens: Tensor  # [B, 1 + dep_q] int64; meaningless in the first max_delay steps (see Stream.warm)
-    gates: Tensor  # [B, layers] float32, mean gate of each layer in THIS step (one later than tokens); 0: no picture
+    # [B, layers] float32, mean gate of each layer in THIS step (one later than tokens); 0: no picture
+    gates: Tensor
 
 
 class Stream(nn.Module):
@@ -102,7 +103,9 @@ class Stream(nn.Module):
             k, v = kv
             n, room = k.shape[2], self.image_k.shape[2]
             if n > room:
-                raise ImageError(f"the picture has {n} tokens, the image cache holds {room}: use a smaller image_size")
+                raise ImageError(
+                    f"the picture has {n} tokens, the image cache holds {room}: use a smaller image_size"
+                )
             self.image_k[:, :, :n].copy_(k)
             self.image_v[:, :, :n].copy_(v)
             self.image_mask[:, :n] = True
@@ -113,8 +116,9 @@ class Stream(nn.Module):
     def step(self, codes: Tensor) -> StepOutput:
         """Hear one frame and answer with one.
 
-        ``codes`` [B, user_q] int64: the user's audio codes of this frame, each 0..audio_card, or -1 for "no token".
-        Any other id raises ValueError (on a GPU, where looking would stall the stream, a device-side assertion).
+        ``codes`` [B, user_q] int64: the user's audio codes of this frame, each 0..audio_card, or -1 for "no
+        token". Any other id raises ValueError (on a GPU, where looking would stall the stream, a device-side
+        assertion).
         """
         if codes.device.type == "cpu":
             self._check(codes)
@@ -139,7 +143,8 @@ class Stream(nn.Module):
         self.tokens[:, first_user:].scatter_(2, place.expand(codes.shape).unsqueeze(2), codes.unsqueeze(2))
         now = self.offset % width
         column = self.tokens.index_select(2, now)[:, :, 0]
-        # Streams that are still inside their delay have no token yet. Note that this hides the first user frame.
+        # Streams that are still inside their delay have no token yet. Note that this hides the first user
+        # frame.
         column = torch.where(self.offset <= self.delays, self.initial, column)
         self.tokens.index_copy_(2, now, column.unsqueeze(2))
         return column
@@ -156,7 +161,9 @@ class Stream(nn.Module):
         return out
 
     def depformer(self, hidden: Tensor, text: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """The frame's audio tokens [B, dep_q], one after the other; ``choose(codebook, logits)`` picks each."""
+        """The frame's audio tokens [B, dep_q], one after the other; ``choose(codebook, logits)`` picks
+        each.
+        """
         token, audio = text, []
         for codebook in range(self.config.dep_q):
             token = choose(codebook, self.model.depformer_step(codebook, hidden, token, self.frame_kv))
@@ -181,4 +188,6 @@ class Stream(nn.Module):
             raise ValueError(f"codes must be int64 {list(shape)}, not {codes.dtype} {list(codes.shape)}")
         low, high = int(codes.min()), int(codes.max())
         if low < -1 or high > self.config.audio_card:
-            raise ValueError(f"audio codes must be -1 (none) or 0..{self.config.audio_card}, not {low}..{high}")
+            raise ValueError(
+                f"audio codes must be -1 (none) or 0..{self.config.audio_card}, not {low}..{high}"
+            )

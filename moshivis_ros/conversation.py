@@ -1,0 +1,403 @@
+"""The public API: a live spoken conversation about a picture that may change while it goes on.
+
+conv = Conversation.load("kyutai/moshika-vis-pytorch-bf16", device="cuda")
+conv.see(image)                  # [H, W, 3] uint8 RGB, any size; None to look away
+for pcm in frames:               # float32 [1920] at 24 kHz, every 80 ms
+    frame = conv.step(pcm)       # frame.pcm, frame.text, frame.gate, frame.index
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+import moshivis_ros.model  # noqa: F401  before torch: it says how to install torch when it is missing
+
+# isort: split
+import torch
+
+from moshivis_ros.errors import AudioError, ConfigError
+from moshivis_ros.model.checkpoint import load_model, resolve
+from moshivis_ros.model.codec import Codec
+from moshivis_ros.model.image_encoder import check_image, preprocess
+from moshivis_ros.model.lm import MoshiVis, reported_gate
+from moshivis_ros.model.sampling import Sampling
+from moshivis_ros.model.stream import Stream
+from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.vision.gate import GateNormaliser
+from moshivis_ros.vision.image_cache import ImageCache, Picture
+from moshivis_ros.vision.refresh_policy import Observation, Settings, State, decide
+from moshivis_ros.vision.scene_change import FrameCheck, make_detector
+
+
+SAMPLE_RATE = 24000  # Hz
+FRAME_SIZE = 1920  # samples
+FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
+SENTENCE_END = (".", "!", "?", "…")
+PAUSE_FRAMES = 8  # frames (0.64 s) without text after which the model counts as silent
+CAMERA_TIMEOUT = 2.0  # seconds after which a camera that sends nothing is lost
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImageStatus:
+    """What is in the image cache, and what the refresh policy last decided about it.
+
+    decision: keep, defer or refresh; reason: why. distance: 0..1 from the cached picture to the newest
+    camera frame (0 if there is none). age: seconds since the cached picture was offered. encode_ms: what
+    encoding it took. refreshes: pictures swapped in so far. stamp: the caller's time of the cached picture,
+    seconds.
+    """
+
+    decision: str = "keep"
+    reason: str = "no picture"
+    distance: float = 0.0
+    age: float = 0.0
+    encode_ms: float = 0.0
+    refreshes: int = 0
+    has_image: bool = False
+    stamp: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """80 ms of the model's answer. Sound, text and gate in one frame belong together.
+
+    index: number of the input frame it answers, from 0. Frame 0 is silence with text None.
+    pcm: float32 [1920], 24 kHz, -1..1. text: a piece of the transcript with its leading space, or None.
+    gate: mean over channels and the last 10 layers, 0..1, 0 without a picture; gate_per_layer: float32
+    [layers]. gate_normalised: 0 (the model looks away) .. 1 (it looks).
+    image: the state of the image cache after this frame.
+    """
+
+    index: int
+    pcm: NDArray[np.float32]
+    text: str | None
+    gate: float
+    gate_per_layer: NDArray[np.float32]
+    gate_normalised: float
+    image: ImageStatus
+
+
+class Conversation:
+    """One full-duplex conversation. ``step`` belongs to one thread; everything else may be called from
+    any.
+    """
+
+    def __init__(
+        self,
+        model: MoshiVis,
+        codec: Codec,
+        tokenizer: Tokenizer,
+        *,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+        refresh: Settings | None = None,
+        image_size: int | None = None,
+    ) -> None:
+        self.config = model.config
+        self.refresh_settings = refresh or Settings()
+        self._model = model
+        self._device = model.llm.text_linear.weight.device
+        self._codec = codec
+        self._tokenizer = tokenizer
+        self._image_size = image_size or self.config.image_size
+        if self._image_size < self.config.siglip.patch_size:
+            raise ConfigError(
+                f"image_size {image_size} is smaller than one patch ({self.config.siglip.patch_size})"
+            )
+        self._stream = Stream(model, max_image_tokens=self.config.image_tokens(self._image_size))
+        if seed is None:
+            seed = int(torch.seed() % 2**31)
+        self._stream.set_sampling(sampling or Sampling(), seed)
+        self._encoder_stream = (
+            torch.cuda.Stream(self._device, priority=0) if self._device.type == "cuda" else None
+        )
+        self._detector = make_detector()
+        self._frame_check = FrameCheck()
+        self._cache = ImageCache(self._encode)
+        self._lock = threading.Lock()  # held while the stream's buffers are in use
+        self._inbox = threading.Lock()  # held while pictures and wishes change hands
+        self._camera: Picture | None = None  # the newest camera frame
+        self._camera_problem: str | None = None  # why it is not fit to be seen
+        self._requested = self._frozen = self._looking_away = False
+        self._shown: Picture | None = None  # what is in the cache
+        self._status = ImageStatus()
+        self._clock = 0  # frames since loading: unlike the frame index it never goes back
+        self._silent_frames = 0  # since the last text
+        self._previous_gate = (
+            np.zeros(self.config.num_layers, np.float32),
+            0.0,
+            0.0,
+        )  # layers, mean, normalised
+        self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
+        self._start()
+        self._warm_up()
+
+    @classmethod
+    def load(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+        sampling: Sampling | None = None,
+        seed: int | None = None,
+        refresh: Settings | None = None,
+        image_size: int | None = None,
+    ) -> Conversation:
+        """Load a checkpoint: a folder, or a Hugging Face repo id, which is downloaded once.
+
+        device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
+        given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
+        Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(device)
+        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+        folder = resolve(name_or_folder, revision=revision)
+        model = load_model(folder, device, dtype)
+        codec = Codec.load(folder, model.config, device)
+        tokenizer = Tokenizer.load(folder, model.config)
+        return cls(
+            model, codec, tokenizer, sampling=sampling, seed=seed, refresh=refresh, image_size=image_size
+        )
+
+    @property
+    def is_random(self) -> bool:
+        """True for a checkpoint of random weights (``moshivis init``): it makes sounds, not sense."""
+        return not self.config.trained
+
+    @property
+    def image_status(self) -> ImageStatus:
+        """The state of the image cache after the latest frame."""
+        return self._status
+
+    def see(self, image: NDArray[np.uint8] | None, *, wait: bool = False, stamp: float = 0.0) -> None:
+        """Talk about this picture [H, W, 3] uint8 RGB, whatever the refresh policy thinks; None: look away.
+
+        Returns at once, and the picture is used from a later frame; ``wait=True`` blocks until it is in the
+        cache. Raises ImageError for anything that is not such a picture.
+        """
+        if image is None:
+            with self._inbox:
+                self._cache.cancel()
+                self._looking_away = True
+        else:
+            check_image(image)
+            picture = Picture(image.copy(), stamp, self._time, self._detector.describe(image), "shown")
+            with self._inbox:
+                self._looking_away = False
+                self._cache.submit(picture)
+        if wait:
+            self.settle()
+
+    def watch(self, image: NDArray[np.uint8], *, stamp: float = 0.0) -> None:
+        """Offer a camera frame [H, W, 3] uint8 RGB: the refresh policy decides whether and when it is
+        encoded.
+
+        Cheap enough for every frame of a camera. The array is kept, not copied: do not change it afterwards.
+        """
+        check_image(image)
+        thumbnail = self._detector.describe(image)
+        with self._inbox:
+            self._camera_problem = self._frame_check.check(thumbnail)
+            self._camera = Picture(image, stamp, self._time, thumbnail)
+
+    def refresh(self) -> None:
+        """Take the newest camera frame into the cache as soon as possible, whatever the policy thinks."""
+        with self._inbox:
+            self._looking_away = False
+            self._requested = True
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Keep the picture that is in the cache, whatever the camera shows."""
+        with self._inbox:
+            self._frozen = frozen
+
+    def settle(self) -> None:
+        """Block until no picture is on its way any more; what was, is in the cache."""
+        self._cache.wait()
+        with self._lock:
+            self._swap()
+
+    def reset(self) -> None:
+        """Start a new conversation. The picture stays."""
+        with self._lock:
+            self._start()
+
+    def close(self) -> None:
+        """Stop the image encoder's thread. The conversation must not be used afterwards."""
+        self._cache.close()
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def step(self, pcm: NDArray[np.float32]) -> Frame:
+        """Hear one frame, float32 [1920] at 24 kHz, and answer with one.
+
+        Raises AudioError for another shape or type and for samples that are not finite.
+        """
+        _check_pcm(pcm)
+        with self._lock:
+            swapped = self._swap()
+            with torch.no_grad():
+                sound = torch.from_numpy(pcm).to(self._device)[None, None]
+                out = self._stream.step(self._codec.encode(sound))
+                answer = (
+                    self._codec.decode(out.tokens[:, 1:])[0, 0]
+                    if self._stream.warm
+                    else torch.zeros_like(sound[0, 0])
+                )
+                # One copy to the host for everything: gates, the reported gate, the text token, the sound.
+                parts = (out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float(), answer.float())
+                host = torch.cat(parts).cpu().numpy()
+        layers = self.config.num_layers
+        gates, gate, token, samples = (
+            host[:layers],
+            float(host[layers]),
+            int(host[layers + 1]),
+            host[layers + 2 :],
+        )
+        text = self._text.push(token) if self._stream.warm else None
+        self._silent_frames = 0 if text else self._silent_frames + 1
+        gates_of_text, gate_of_text, normalised_of_text = self._previous_gate
+        self._normaliser, normalised = self._normaliser.update(gate, self._stream.has_image)
+        # A text token comes out one step after the gate that was open while it was chosen.
+        self._previous_gate = (gates.copy(), gate, normalised)
+        self._decide(text, normalised, swapped)
+        frame = Frame(
+            self._index, samples, text, gate_of_text, gates_of_text, normalised_of_text, self._status
+        )
+        self._index += 1
+        self._clock += 1
+        return frame
+
+    @property
+    def _time(self) -> float:
+        """Stream time in seconds; offline it runs as fast as the frames do."""
+        return self._clock * FRAME_SECONDS
+
+    def _start(self) -> None:
+        """The state of one conversation, at its beginning."""
+        self._stream.reset()
+        self._codec.reset()
+        self._text = self._tokenizer.decoder()
+        self._index = 0
+        self._silent_frames = PAUSE_FRAMES
+        self._previous_gate = (np.zeros(self.config.num_layers, np.float32), 0.0, 0.0)
+        self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
+        self._policy = State()
+
+    def _warm_up(self) -> None:
+        """Run every path once, so that the first frames of a conversation are as quick as all others."""
+        size = self._image_size
+        self._stream.set_image(self._encode(np.zeros((size, size, 3), np.uint8)))
+        for has_image in (True, False):
+            self._stream.has_image = has_image
+            for _ in range(self.config.max_delay + 2):
+                self.step(np.zeros(FRAME_SIZE, np.float32))
+        self._clock = 0
+        self._start()
+
+    def _encode(self, image: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-attention keys and values of a picture, computed beside the stream."""
+        pixels = preprocess(image, self._image_size)
+        with torch.no_grad(), torch.cuda.stream(self._encoder_stream):
+            kv = self._model.image_kv(pixels.to(self._device))
+        if self._encoder_stream is not None:
+            self._encoder_stream.synchronize()
+            for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
+                tensor.record_stream(torch.cuda.default_stream(self._device))
+        return kv
+
+    def _swap(self) -> bool:
+        """Between two frames: put what is ready into the image cache. True if the status has news of it."""
+        with self._inbox:
+            looking_away = self._looking_away
+            done = self._cache.take()
+        if looking_away and self._shown is not None:
+            self._stream.set_image(None)
+            self._shown = None
+            self._status = replace(self._status, has_image=False)
+            return False
+        if done is None:
+            return False
+        if done.encoding is None:
+            log.error("the picture could not be encoded, the old one stays: %s", done.error)
+            self._status = replace(self._status, decision="keep", reason=f"encode failed: {done.error}")
+            return True
+        self._stream.set_image(done.encoding)
+        self._shown = done.picture
+        self._status = replace(
+            self._status,
+            decision="refresh",
+            reason=done.picture.reason,
+            encode_ms=done.encode_ms,
+            refreshes=self._status.refreshes + 1,
+            has_image=True,
+            stamp=done.picture.stamp,
+        )
+        return True
+
+    def _decide(self, text: str | None, gate: float, swapped: bool) -> None:
+        """Ask the refresh policy, with everything that is known after this frame, and do as it says."""
+        now = self._time
+        with self._inbox:
+            camera, problem = self._camera, self._camera_problem
+            frozen, requested, looking_away = self._frozen, self._requested, self._looking_away
+        on_its_way = self._cache.newest
+        reference = on_its_way or self._shown
+        distance: float | None = None
+        if camera is not None and now - camera.seen_at <= CAMERA_TIMEOUT:
+            distance = self._detector.distance(reference.thumbnail, camera.thumbnail) if reference else 1.0
+        age = now - self._shown.seen_at if self._shown else 0.0
+        if looking_away:
+            action, reason = "keep", "looking away"
+        else:
+            observation = Observation(
+                time=now,
+                distance=distance,
+                bad=problem,
+                gate=gate if self._stream.has_image else None,
+                speaking=self._silent_frames < PAUSE_FRAMES,
+                phrase_end=self._silent_frames == PAUSE_FRAMES or (text or "").endswith(SENTENCE_END),
+                age=age,
+                in_flight=on_its_way is not None,
+                has_image=self._stream.has_image,
+                frozen=frozen,
+                requested=requested,
+            )
+            self._policy, decision = decide(self._policy, observation, self.refresh_settings)
+            action, reason = decision.action, decision.reason
+        if action == "refresh" and camera is not None:
+            with self._inbox:
+                self._requested = False
+            self._cache.submit(replace(camera, reason=reason))
+        if swapped:  # the news of this frame is the outcome of the encode
+            action, reason = self._status.decision, self._status.reason
+        self._status = replace(
+            self._status, decision=action, reason=reason, distance=distance or 0.0, age=age
+        )
+
+
+def _check_pcm(pcm: NDArray[np.float32]) -> None:
+    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.shape != (FRAME_SIZE,):
+        what = f"{pcm.dtype} {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
+        raise AudioError(f"a frame is a numpy float32 array [{FRAME_SIZE}] (80 ms, 24 kHz, mono), not {what}")
+    if not np.isfinite(pcm).all():
+        raise AudioError("the frame holds NaN or infinite samples: replace them by 0 before step()")
