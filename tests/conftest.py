@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 
-@pytest.fixture(scope="session")
-def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+@pytest.fixture
+def pulse(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A private PulseAudio with a virtual loudspeaker and microphone at 48 kHz stereo: the environment to reach it.
 
     A program with this environment finds the PortAudio device `pulse`. What it plays can be recorded from `spk.monitor`;
@@ -20,8 +21,8 @@ def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """
     if not shutil.which("pulseaudio"):
         pytest.skip("PulseAudio is not installed: apt install pulseaudio pulseaudio-utils libasound2-plugins")
-    folder = tmp_path_factory.mktemp("pulse")
-    folder.chmod(0o700)
+    folder = tmp_path / "pulse"
+    folder.mkdir(0o700)
     environment = {
         "XDG_RUNTIME_DIR": str(folder),
         "HOME": str(folder),
@@ -38,14 +39,7 @@ def pulse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     server_environment = {**os.environ, **environment}
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen(
-        [
-            "pulseaudio",
-            "-n",
-            "--daemonize=no",
-            "--exit-idle-time=-1",
-            "--log-target=stderr",
-        ]
-        + [f"--load={module}" for module in modules],
+        ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"] + [f"--load={m}" for m in modules],
         env=server_environment,
         **silent,
     )

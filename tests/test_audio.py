@@ -7,7 +7,7 @@ from array import array
 import numpy as np
 import pytest
 
-from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
+from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, files
 from moshivis_ros.audio.framing import AudioInput, Framer
 from moshivis_ros.audio.pcm import decode, encode
 from moshivis_ros.audio.resample import Resampler, resample
@@ -239,3 +239,36 @@ def test_replaced_samples_are_counted():
     audio = AudioInput()
     [(_, frame)] = audio.push(np.full(FRAME_SIZE, np.nan, np.float32), sample_format="float32")
     assert not frame.any() and audio.counts.replaced == FRAME_SIZE
+
+
+# files
+
+
+@pytest.mark.parametrize(
+    "name, rate, channels", [("q.wav", 44100, 2), ("q.flac", 16000, 1), ("q.wav", 8000, 3)]
+)
+def test_a_recording_of_any_kind_becomes_24_kilohertz_mono(tmp_path, name, rate, channels):
+    tone = 0.5 * sine(440, rate)
+    files.write(tmp_path / name, np.repeat(tone[:, None], channels, axis=1), rate)
+    samples = files.read(tmp_path / name)
+    assert samples.shape == (SAMPLE_RATE // 2,) and samples.dtype == np.float32
+    np.testing.assert_allclose(samples[200:-200], 0.5 * sine(440, SAMPLE_RATE)[200:-200], atol=1e-3)
+
+
+def test_what_is_written_is_read_back_bit_exactly(tmp_path):
+    samples = decode(np.random.default_rng(0).integers(-32768, 32768, 5000).astype(np.int16))[0]
+    files.write(tmp_path / "a.wav", samples)
+    np.testing.assert_array_equal(files.read(tmp_path / "a.wav"), samples)
+
+
+def test_recordings_that_cannot_be_read_or_written_are_named(tmp_path):
+    with pytest.raises(AudioError, match=r"none\.wav: no such recording"):
+        files.read(tmp_path / "none.wav")
+    (tmp_path / "text.wav").write_text("not sound")
+    with pytest.raises(AudioError, match=r"text\.wav: not a recording"):
+        files.read(tmp_path / "text.wav")
+    files.write(tmp_path / "empty.wav", np.zeros(0, np.float32))
+    with pytest.raises(AudioError, match=r"empty\.wav: the recording is empty"):
+        files.read(tmp_path / "empty.wav")
+    with pytest.raises(AudioError, match="is there such a folder"):
+        files.write(tmp_path / "nowhere" / "a.wav", np.zeros(10, np.float32))

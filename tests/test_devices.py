@@ -181,6 +181,15 @@ def test_an_impossible_rate_is_refused_and_the_device_can_be_opened_afterwards(v
         assert next(chunks_of(microphone)).samples.size
 
 
+def test_a_microphone_that_goes_away_says_so(virtual):
+    with Microphone("pulse") as microphone:
+        next(chunks_of(microphone))
+        subprocess.run(["pactl", "exit"], check=True)
+        with pytest.raises(AudioError, match="'pulse' stopped; was it unplugged"):
+            for _ in chunks_of(microphone):
+                pass
+
+
 def test_a_missing_library_is_named_with_its_remedy():
     program = (
         "import ctypes.util, sys; ctypes.util.find_library = lambda name: None\n"

@@ -24,6 +24,9 @@ from moshivis_ros.errors import AudioError, MissingDependencyError
 Kind = Literal["input", "output"]
 BLOCKS_PER_SECOND = 50
 QUEUE_SECONDS = 2.0  # how long a reader may sleep before sound is lost
+STALL_SECONDS = (
+    5.0  # a device that is silent for so long is gone, whatever its driver says; slow ones take 2 to start
+)
 SPEAKER_SECONDS = 0.5  # the most sound a speaker holds back: more would be a slow answer
 
 
@@ -83,6 +86,7 @@ class _Stream:
         portaudio = _portaudio()
         self._chunks: queue.Queue[Chunk] = queue.Queue(int(QUEUE_SECONDS * BLOCKS_PER_SECOND))
         self._index = 0
+        self._alive = time.monotonic()
         self.channels = channels
         self.xruns = 0  # times the sound card was not served in time
         self.dropped = 0  # chunks nobody read in time
@@ -117,7 +121,7 @@ class _Stream:
         try:
             return self._chunks.get(timeout=timeout)
         except queue.Empty:
-            if self._stream.active:
+            if self._stream.active and time.monotonic() - self._alive < STALL_SECONDS:
                 return None
             raise AudioError(f"{self.name!r} stopped; was it unplugged?") from None
 
@@ -138,6 +142,7 @@ class _Stream:
     def _put(self, raw: bytes, seconds_ago: float) -> None:
         if not abs(seconds_ago) < QUEUE_SECONDS:
             seconds_ago = 0.0  # some drivers have no clock and say 0
+        self._alive = time.monotonic()
         stamp = time.time_ns() - int(seconds_ago * 1e9)
         if self._chunks.full():
             self.dropped += 1
