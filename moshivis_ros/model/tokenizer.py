@@ -59,11 +59,11 @@ class TextDecoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str | None:
-        """The text that ``token`` completes; None for padding, control tokens and the bytes of half a character."""
+        """The text that ``token`` completes; None for padding, control tokens and half a character."""
         if token in self._silent or self._pieces.is_control(token):
             return None
         piece: str = self._pieces.id_to_piece(token)
         if self._pieces.is_byte(token):  # "<0xE2>", one byte of a character that has no piece of its own
             return self._utf8.decode(bytes([int(piece[1:-1], 16)])) or None
         broken_off = self._utf8.decode(b"", final=True)
-        return broken_off + piece.replace("\N{LOWER ONE EIGHTH BLOCK}", " ")
+        return broken_off + piece.replace("▁", " ")  # SentencePiece's space, U+2581

@@ -1,0 +1,122 @@
+"""Write a checkpoint with random weights, to try the plumbing and to test without the released weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from torch import Tensor, nn
+
+from moshivis_ros.errors import CheckpointError
+from moshivis_ros.model.checkpoint import save_model
+from moshivis_ros.model.codec import build_mimi, released_layout
+from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.lm import MoshiVis
+
+TEXT_CARD = 384  # 256 bytes, 4 special pieces, and what the sentences below give
+SENTENCES = """
+Hello, I am a robot and I can see you.
+What do you see in front of you right now?
+I see a red ball on the table, next to a blue cup.
+There are two green boxes behind the chair, and one of them is open.
+Where is the yellow book? It is on the left, under the window.
+How many people are in the room? I can see three of them.
+The small dog is sleeping on the big sofa.
+Can you tell me the colour of the car? It is white.
+Please look at the picture again, something has changed.
+The door was closed a moment ago, and now it is open.
+I do not know what that is, could you move it a little closer?
+Thank you, that was very kind of you. You are welcome.
+A woman is walking through the park with her bicycle.
+The light is off, so I cannot see very well from here.
+That looks like a cat, but I am not sure about it.
+Good morning, how are you today? I am fine, thanks for asking.
+""".strip().splitlines()
+
+
+def init_checkpoint(folder: Path | str, size: str = "tiny", seed: int = 0, overwrite: bool = False) -> Path:
+    """Write an untrained checkpoint to ``folder``, in the released layout, and return the folder.
+
+    ``size`` is a preset of ModelConfig; the same seed gives the same files. Raises CheckpointError for a folder
+    that is not empty, unless ``overwrite`` (which replaces the checkpoint's own files and leaves others alone).
+    """
+    folder = Path(folder).expanduser()
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise CheckpointError(f"{folder} is not empty: choose another folder, or ask to overwrite it")
+    folder.mkdir(parents=True, exist_ok=True)
+    config = dataclasses.replace(ModelConfig.preset(size), text_card=TEXT_CARD, trained=False)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        save_model(_random_lm(config), folder)
+        save_file(released_layout(_random_mimi(config).state_dict()), folder / config.mimi_codec)
+    (folder / config.text_tokenizer).write_bytes(_train_tokenizer(config))
+    return folder
+
+
+def _random_lm(config: ModelConfig) -> MoshiVis:
+    model = MoshiVis(config)
+    for name, parameter in model.named_parameters():
+        _randomize(name, parameter)
+        if ".gate.alpha." in name:
+            parameter.mul_(4)  # against the gate's offset of -4: without it no picture would ever show
+    # Mostly padding, as in real speech: what all text embeddings have in common leads to the padding token.
+    common = torch.randn(config.dim).sign()
+    model.llm.text_emb.weight.add_(common / 2)
+    model.llm.text_linear.weight.mul_(3)
+    model.llm.text_linear.weight[config.padding_token_id] = 80 * common / config.dim
+    return model
+
+
+def _random_mimi(config: ModelConfig) -> Any:
+    mimi = build_mimi(config)
+    for name, parameter in mimi.named_parameters():
+        _randomize(name, parameter)
+    for name, buffer in mimi.named_buffers():
+        if name.endswith("embedding_sum"):
+            buffer.normal_()
+        elif name.endswith("_initialized"):
+            buffer.fill_(1)
+    # Random codes shall sound like quiet noise, without an offset.
+    pcm = mimi.decode(torch.randint(config.audio_card, (1, mimi.num_codebooks, 50)))
+    last: nn.Conv1d = mimi.decoder.model[-1].conv.conv
+    last.weight.mul_(0.05 / pcm.std())
+    last.bias.sub_(pcm.mean()).mul_(0.05 / pcm.std())
+    return mimi
+
+
+def _randomize(name: str, parameter: Tensor) -> None:
+    """Random values that keep the size of a signal. No weight is zero: zeros hide mistakes."""
+    if name.endswith("bias"):
+        parameter.normal_(0.0, 0.02)
+    elif parameter.dim() == 1 or name.endswith(".alpha"):  # norms and layer scales
+        parameter.normal_(1.0, 0.1)
+    elif "emb." in name:
+        parameter.normal_(0.0, 0.5)
+    else:
+        parameter.normal_(0.0, parameter[0].numel() ** -0.5)
+
+
+def _train_tokenizer(config: ModelConfig) -> bytes:
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=config.text_card,
+        byte_fallback=True,
+        unk_id=config.end_of_text_padding_id,
+        bos_id=1,
+        eos_id=2,
+        pad_id=config.padding_token_id,
+        normalization_rule_name="identity",
+        num_threads=1,
+        minloglevel=2,
+    )
+    proto = model.getvalue()
+    assert SentencePieceProcessor(model_proto=proto).get_piece_size() == config.text_card
+    return proto
