@@ -1,0 +1,198 @@
+"""The engine process: loads a Conversation and runs it, frame by frame. See engine.py for the other side. No ROS.
+
+Three threads: main steps the conversation, paced by the sound; one reads commands; one decodes pictures. The process
+ends when its pipe does, so that nothing is left running however the node ended.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from typing import Any
+
+
+from moshivis_ros.audio.pcm import encode
+from moshivis_ros.errors import AudioError, ImageError, MoshiVisError
+from moshivis_ros.nodes.audio_queue import AudioQueue
+from moshivis_ros.nodes.engine import EngineSettings, Event, Loaded, Sight, Spoken, Trouble
+from moshivis_ros.nodes.picture_slot import PictureSlot
+from moshivis_ros.transcript import Transcript
+from moshivis_ros.vision import encodings
+
+MEMORY_EVERY = 12  # frames
+
+
+def main() -> None:
+    pipe, slot = Connection(int(sys.argv[1])), PictureSlot(int(sys.argv[2]))
+    settings = pipe.recv()
+    threading.excepthook = _crash
+    try:
+        EngineProcess(pipe, slot, settings).run()
+    except MoshiVisError as error:
+        pipe.send(str(error))
+    except Exception as error:
+        traceback.print_exc()
+        pipe.send(f"{type(error).__name__}: {error}")
+    finally:
+        sys.stderr.flush()
+        os._exit(1)  # at once: threads of libraries must not keep a broken engine alive
+
+
+class EngineProcess:
+    def __init__(self, pipe: Connection, slot: PictureSlot, settings: EngineSettings) -> None:
+        self._pipe, self._slot = pipe, slot
+        self._sending = threading.Lock()
+        self._queue = AudioQueue(settings.max_backlog)
+        self._run = 0  # the number of the current conversation; 0: none
+        self._begin = threading.Event()
+        self._reset = threading.Event()
+        self._stepped = threading.Event()
+        self._frame_id = ""
+        self._pictures_refused = 0
+        threading.Thread(target=self._obey, daemon=True).start()
+        self._conversation = self._load(settings)
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def run(self) -> None:
+        while True:
+            self._begin.wait()
+            self._begin.clear()
+            run = self._run
+            if run:
+                self._talk(run)
+
+    def _load(self, settings: EngineSettings) -> Any:
+        start = time.monotonic()
+        import torch
+
+        from moshivis_ros.conversation import Conversation
+        from moshivis_ros.model.sampling import Sampling
+
+        try:
+            conversation = Conversation.load(
+                settings.model,
+                device=settings.device,
+                dtype=getattr(torch, settings.dtype) if settings.dtype else None,
+                revision=settings.revision or None,
+                sampling=Sampling(**settings.sampling),
+                seed=settings.seed,
+                refresh=settings.refresh,
+                image_size=settings.image_size,
+            )
+        except torch.OutOfMemoryError as error:
+            raise MoshiVisError(f"{settings.model} does not fit the memory of the GPU: {error}") from error
+        device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
+        self._send(Loaded(time.monotonic() - start, device, conversation.is_random))
+        return conversation
+
+    def _talk(self, run: int) -> None:
+        """One conversation, until stop() or the next start()."""
+        self._conversation.reset()
+        transcript = Transcript()
+        memory = _memory()
+        while self._run == run:
+            stamp, sound = self._queue.get()
+            if self._reset.is_set():
+                self._reset.clear()
+                self._conversation.reset()
+                transcript = Transcript()
+            start = time.perf_counter()
+            frame = self._conversation.step(sound)
+            milliseconds = 1000 * (time.perf_counter() - start)
+            if frame.index % MEMORY_EVERY == 0:
+                memory = _memory()
+            spoken = Spoken(
+                run=run,
+                index=frame.index,
+                stamp=stamp,
+                samples=encode(frame.pcm).tobytes(),
+                gate=frame.gate,
+                gate_normalised=frame.gate_normalised,
+                gate_per_layer=frame.gate_per_layer.tolist(),
+                text=transcript.add(frame),
+                sight=Sight(frame_id=self._frame_id if frame.image.has_image else "", **asdict(frame.image)),
+                milliseconds=milliseconds,
+                counts={**self._queue.counts, "pictures refused": self._pictures_refused},
+                memory=memory,
+            )
+            self._send(spoken)
+            self._stepped.set()
+
+    def _look(self) -> None:
+        """Decode the newest picture, at most one a frame, and show it to the conversation."""
+        while True:
+            self._stepped.wait()
+            self._stepped.clear()
+            if (entry := self._slot.take()) is None:
+                continue
+            fields, data = entry
+            stamp, frame_id = fields.pop("stamp"), fields.pop("frame_id")
+            try:
+                if "encoding" in fields:
+                    picture = encodings.decode(data, **fields)
+                else:
+                    picture = encodings.decode_compressed(data, **fields)
+                self._conversation.watch(picture, stamp=stamp)
+                self._frame_id = frame_id
+            except ImageError as error:
+                self._pictures_refused += 1
+                self._send(Trouble("picture refused", f"a picture was refused: {error}"))
+
+    def _obey(self) -> None:
+        """Commands of the node: each is a method of this class by its name."""
+        try:
+            while True:
+                command, *arguments = self._pipe.recv()
+                getattr(self, f"on_{command}")(*arguments)
+        except (EOFError, OSError):
+            os._exit(0)  # the node is gone, or wants this process to go
+
+    def on_start(self, run: int, now: int) -> None:
+        self._queue.start(now)
+        self._run = run
+        self._begin.set()
+
+    def on_stop(self) -> None:
+        self._run = 0
+
+    def on_hear(self, data: bytes, fields: dict[str, Any]) -> None:
+        try:
+            self._queue.put(data, **fields)
+        except AudioError as error:
+            self._send(Trouble("audio refused", f"sound was refused: {error}"))
+
+    def on_refresh(self) -> None:
+        self._conversation.refresh()
+
+    def on_reset(self) -> None:
+        self._reset.set()
+
+    def on_freeze(self, frozen: bool) -> None:
+        self._conversation.freeze(frozen)
+
+    def _send(self, event: Event) -> None:
+        with self._sending:
+            self._pipe.send(event)
+
+
+def _crash(failure: threading.ExceptHookArgs) -> None:
+    """An engine that lost one of its threads must not look alive."""
+    traceback.print_exception(failure.exc_type, failure.exc_value, failure.exc_traceback)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _memory() -> dict[str, float]:
+    """MB in use, by kind."""
+    import torch
+
+    memory = {"memory (MB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    if torch.cuda.is_available():
+        memory["GPU memory (MB)"] = torch.cuda.memory_reserved() / 1e6
+    return memory

@@ -1,0 +1,67 @@
+"""What a node shows to the outside, as tables: declared from them, checked against them, printed in the README."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """`range`: smallest and largest number; `choices`: the allowed strings."""
+
+    name: str
+    default: bool | int | float | str
+    meaning: str
+    range: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A topic or service. `kind`: subscribes, publishes or serves."""
+
+    name: str
+    kind: str
+    type: str
+    meaning: str
+
+
+def declare(node: Node, table: Sequence[Parameter], *, read_only: bool = True) -> None:
+    """Declare every parameter of the table, and refuse what is not among the choices, from the first value on.
+
+    Numbers out of range are refused by rclpy itself, which names the parameter. `read_only`: the values at the start
+    of the node hold for its life.
+    """
+    choices = {row.name: row.choices for row in table if row.choices}
+
+    def check(parameters: Sequence[RosParameter]) -> SetParametersResult:
+        for parameter in parameters:
+            allowed = choices.get(parameter.name)
+            if allowed and parameter.value not in allowed:
+                reason = f"{parameter.name} is {parameter.value!r}; it must be one of {', '.join(allowed)}"
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    node.add_on_set_parameters_callback(check)
+    for row in table:
+        descriptor = ParameterDescriptor(description=row.meaning, read_only=read_only)
+        if row.choices:
+            descriptor.additional_constraints = f"one of: {', '.join(row.choices)}"
+        if row.range and isinstance(row.default, int):
+            low, high = row.range
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
+        elif row.range:
+            low, high = row.range
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        node.declare_parameter(row.name, row.default, descriptor)
+
+
+def values(node: Node, table: Sequence[Parameter]) -> dict[str, Any]:
+    """The present value of every parameter of the table, by name."""
+    return {row.name: node.get_parameter(row.name).value for row in table}

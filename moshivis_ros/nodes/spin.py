@@ -1,0 +1,41 @@
+"""Run a node until it is done or told to stop, and leave nothing behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+from moshivis_ros.errors import MoshiVisError
+
+BAD_INPUT = (MoshiVisError, InvalidParameterTypeException, InvalidParameterValueException, ParameterException)
+
+
+class Done(Exception):
+    """Raised in a callback when the node has nothing more to do."""
+
+
+def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
+    """The exit code: 0 after Ctrl-C, SIGTERM or Done, 1 if the node could not be made or its input was bad."""
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = make_node()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException, Done):
+        pass
+    except BAD_INPUT as error:
+        print(f"{make_node.__name__.lower()}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

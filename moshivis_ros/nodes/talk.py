@@ -1,0 +1,458 @@
+"""A conversation about what the camera sees: sound and pictures in, speech and its transcript out.
+
+A managed (lifecycle) node: configure loads the model, activate starts talking, deactivate stops at once and keeps the
+model, cleanup frees its memory. The conversation runs in a process of its own (engine.py); here messages are copied in
+and out.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import traceback
+from dataclasses import fields
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage, Image
+from std_srvs.srv import SetBool, Trigger
+
+from moshivis_ros.errors import MoshiVisError
+from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
+from moshivis_ros.nodes.engine import Ended, Engine, EngineSettings, Event, Loaded, Sight, Spoken, Trouble
+from moshivis_ros.nodes.health import LARGE_IMAGES, Health, Source
+from moshivis_ros.nodes.interface import Interface, Parameter, declare, values
+from moshivis_ros.nodes.messages import AudioReader, to_audio, to_nanoseconds, to_time
+from moshivis_ros.nodes.spin import spin
+from moshivis_ros.nodes.subscription import MatchedSubscription
+from moshivis_ros.transcript import Piece
+from moshivis_ros.vision.refresh_policy import POLICIES, Settings
+
+_SAMPLING = [
+    Parameter("text_temperature", 0.7, "randomness of the words; 0: always the most likely", (0.0, 10.0)),
+    Parameter("text_top_k", 25, "words are drawn from this many likely ones", (1, 250)),
+    Parameter("audio_temperature", 0.8, "randomness of the voice; 0: always the most likely", (0.0, 10.0)),
+    Parameter("audio_top_k", 250, "sounds are drawn from this many likely ones", (1, 250)),
+]
+
+
+def _refresh_parameters() -> list[Parameter]:
+    """One parameter for each field of the refresh policy's Settings, whose docstring explains them."""
+    meanings = dict(
+        re.findall(r"^    (\w[\w, ]*): ((?:.+\n?)(?:^ {8}.+\n?)*)", Settings.__doc__ or "", re.MULTILINE)
+    )
+    by_field = {
+        name.strip(): " ".join(text.split()) for names, text in meanings.items() for name in names.split(",")
+    }
+    parameters = []
+    for field in fields(Settings):
+        name, meaning, default = (
+            f"refresh_{field.name}",
+            by_field[field.name],
+            getattr(Settings(), field.name),
+        )
+        if field.name == "policy":
+            parameters.append(Parameter(name, default, meaning, choices=POLICIES))
+        elif isinstance(default, int):
+            parameters.append(Parameter(name, default, meaning, (1, 1000)))
+        else:
+            ratio = (
+                field.name.startswith("gate_") and field.name != "gate_smoothing" or "distance" in field.name
+            )
+            parameters.append(Parameter(name, default, meaning, (0.0, 1.0 if ratio else 3600.0)))
+    return parameters
+
+
+_REFRESH = _refresh_parameters()
+PARAMETERS = [
+    Parameter(
+        "model", "kyutai/moshika-vis-pytorch-bf16", "checkpoint: a folder, or a Hugging Face repo to download"
+    ),
+    Parameter("revision", "", "branch, tag or commit of the Hugging Face repo; empty: the newest"),
+    Parameter("device", "auto", "auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
+    Parameter("dtype", "auto", "numbers to compute with", choices=("auto", "bfloat16", "float32")),
+    Parameter(
+        "seed", -1, "the same seed and input give the same conversation; -1: always another", (-1, 2**31 - 1)
+    ),
+    Parameter(
+        "image_size", 0, "pixels of the square that pictures are resized to; 0: the checkpoint's", (0, 2048)
+    ),
+    *_SAMPLING,
+    *_REFRESH,
+    Parameter(
+        "audio_in_type",
+        "moshivis_ros/msg/Audio",
+        "type of the messages on audio_in: any that holds an array of samples, such as audio_common_msgs/msg/AudioStamped",
+    ),
+    Parameter(
+        "audio_in_rate", 16000, "Hz, for a type of message that does not say its own rate", (1000, 384000)
+    ),
+    Parameter("audio_in_channels", 1, "for a type of message that does not say its own channels", (1, 64)),
+    Parameter(
+        "max_backlog", 6, "frames of sound (80 ms) that may wait; more are dropped, oldest first", (1, 100)
+    ),
+    Parameter(
+        "image_transport",
+        "both",
+        "take pictures from image (raw), from image/compressed, or from both, the newest first",
+        choices=("both", "raw", "compressed"),
+    ),
+    Parameter(
+        "image_reliability",
+        "auto",
+        "of the image subscriptions; auto: what the publisher offers",
+        choices=("auto", "reliable", "best_effort"),
+    ),
+]
+INTERFACES = [
+    Interface("audio_in", "subscribes", "moshivis_ros/msg/Audio", "what the robot hears: any rate and channel count"),
+    Interface("image", "subscribes", "sensor_msgs/msg/Image", "what the robot sees; only the newest counts"),
+    Interface("image/compressed", "subscribes", "sensor_msgs/msg/CompressedImage", "the same as jpeg or png"),
+    Interface(
+        "audio_out", "publishes", "moshivis_ros/msg/Audio",
+        "the robot's voice, 24 kHz mono, one message every 80 ms, stamped as the sound it answers",
+    ),
+    Interface("transcript", "publishes", "moshivis_ros/msg/Transcript", "what it says, by the piece and by the utterance"),
+    Interface("gate", "publishes", "moshivis_ros/msg/Gate", "how much it looks at the picture, every 80 ms"),
+    Interface(
+        "image_cache", "publishes", "moshivis_ros/msg/ImageCacheStatus",
+        "which picture it sees and why, on every change and once a second (latched)",
+    ),
+    Interface("/diagnostics", "publishes", "diagnostic_msgs/msg/DiagnosticArray", "once a second"),
+    Interface("~/refresh_image", "serves", "std_srvs/srv/Trigger", "look at the newest picture now"),
+    Interface("~/reset", "serves", "std_srvs/srv/Trigger", "begin a new conversation; frames and times count from 0"),
+    Interface("~/mute", "serves", "std_srvs/srv/SetBool", "silence on audio_out while the conversation goes on"),
+    Interface("~/freeze_image", "serves", "std_srvs/srv/SetBool", "keep the picture, whatever the camera shows"),
+]  # fmt: skip
+
+SUCCESS, FAILURE, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
+PROGRESS_SECONDS = 5.0  # between two lines in the log while the model is loading
+WARNING_SECONDS = 5.0  # between two warnings of one kind
+
+
+class Talk(LifecycleNode):
+    """The lifecycle node around one Engine."""
+
+    def __init__(self) -> None:
+        super().__init__("talk")
+        declare(self, PARAMETERS, read_only=False)
+        self.add_on_set_parameters_callback(self._refuse_while_configured)
+        self._engine: Engine | None = None
+        self._failure: str | None = None
+        self._active = self._muted = False
+        self._health = Health()
+        self._warned: dict[str, float] = {}
+        self._audio_in: MatchedSubscription | None = None
+        self._cameras: list[MatchedSubscription] = []
+        self._index = 0  # of the next audio_out message: consecutive as long as the node lives
+        self._shown: tuple[Any, ...] = ()
+
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._audio_out = self.create_lifecycle_publisher(Audio, "audio_out", 10)
+        self._transcript = self.create_lifecycle_publisher(Transcript, "transcript", 50)
+        self._gate = self.create_lifecycle_publisher(Gate, "gate", 10)
+        self._image_cache = self.create_lifecycle_publisher(ImageCacheStatus, "image_cache", latched)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_service(Trigger, "~/refresh_image", self._on_refresh_image)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/mute", self._on_mute)
+        self.create_service(SetBool, "~/freeze_image", self._on_freeze_image)
+        # Not the node's clock: with use_sim_time a paused simulation would hide its own trouble.
+        self.create_timer(1.0, self._on_second, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._engine_ended = self.create_guard_condition(self._on_engine_ended)
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the model, which may take minutes; says every few seconds how far it is."""
+        self._failure = None
+        try:
+            settings = self._settings()
+            self._reader = AudioReader(
+                *(
+                    self.get_parameter(name).value
+                    for name in ("audio_in_type", "audio_in_rate", "audio_in_channels")
+                )
+            )
+            self._engine = Engine(settings, self._on_event)
+            self._wait_until_loaded(self._engine, settings.model)
+        except MoshiVisError as error:
+            self._fail(str(error))
+            return FAILURE
+        except Exception:  # rclpy would swallow it without a word
+            self._fail(traceback.format_exc())
+            return ERROR
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        assert self._engine is not None
+        if not self._engine.alive:
+            return ERROR
+        result = super().on_activate(state)
+        self._active = True
+        self._shown = ()
+        self._sound, self._camera = Source("sound"), Source("pictures", LARGE_IMAGES)
+        self._engine.start(self.get_clock().now().nanoseconds)
+        self._audio_in = MatchedSubscription(self, self._reader.type, "audio_in", self._on_audio, depth=10)
+        transport, reliability = (
+            self.get_parameter(f"image_{name}").value for name in ("transport", "reliability")
+        )
+        for kind, topic, callback in (
+            (Image, "image", self._on_image),
+            (CompressedImage, "image/compressed", self._on_compressed),
+        ):
+            if transport in ("both", "raw" if kind is Image else "compressed"):
+                self._cameras.append(MatchedSubscription(self, kind, topic, callback, 1, reliability))
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._stop()
+        result = super().on_deactivate(state)
+        return ERROR if self._failure else result
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.close()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The engine is gone: back to unconfigured, ready to be configured again."""
+        self.close()
+        super().on_deactivate(state)
+        return SUCCESS
+
+    def close(self) -> None:
+        """Ends the engine process, if there is one."""
+        self._stop()
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _stop(self) -> None:
+        self._active = False
+        if self._engine is not None:
+            self._engine.stop()
+        for subscription in (*self._cameras, self._audio_in):
+            if subscription is not None:
+                subscription.close()
+        self._cameras, self._audio_in = [], None
+
+    def _settings(self) -> EngineSettings:
+        given = values(self, PARAMETERS)
+        return EngineSettings(
+            model=given["model"],
+            revision=given["revision"],
+            device=given["device"],
+            dtype="" if given["dtype"] == "auto" else given["dtype"],
+            seed=None if given["seed"] < 0 else given["seed"],
+            image_size=given["image_size"] or None,
+            sampling=values(self, _SAMPLING),
+            refresh=Settings(**{row.name.removeprefix("refresh_"): given[row.name] for row in _REFRESH}),
+            max_backlog=given["max_backlog"],
+        )
+
+    def _wait_until_loaded(self, engine: Engine, model: str) -> None:
+        self.get_logger().info(f"loading {model}")
+        start = told = time.monotonic()
+        while not engine.wait_until_loaded(0.2):
+            if not self.context.ok():
+                raise MoshiVisError("interrupted while loading the model")
+            if time.monotonic() - told > PROGRESS_SECONDS:
+                told = time.monotonic()
+                self.get_logger().info(
+                    f"loading {model}: {told - start:.0f} s, {engine.resident_mb:.0f} MB in memory"
+                )
+
+    def _fail(self, reason: str) -> None:
+        self._failure = reason
+        self.get_logger().error(reason)
+        self.close()
+
+    def _on_engine_ended(self) -> None:
+        if self._active:
+            self.trigger_deactivate()  # ends in error processing, and that in unconfigured
+        elif self._engine is not None:
+            self.trigger_cleanup()
+
+    def _refuse_while_configured(self, parameters: list[Any]) -> SetParametersResult:
+        names = {row.name for row in PARAMETERS}
+        late = [parameter.name for parameter in parameters if parameter.name in names]
+        if self._engine is None or not late:
+            return SetParametersResult(successful=True)
+        reason = f"{', '.join(late)}: read when the node is configured; clean it up first (ros2 lifecycle set ... cleanup)"
+        return SetParametersResult(successful=False, reason=reason)
+
+    # In
+
+    def _on_audio(self, message: Any) -> None:
+        self._sound.came()
+        if self._engine is not None:
+            data, fields = self._reader.read(message, self.get_clock().now().nanoseconds)
+            self._engine.hear(data, **fields)
+
+    def _on_image(self, message: Image) -> None:
+        self._show(
+            message,
+            encoding=message.encoding,
+            height=message.height,
+            width=message.width,
+            step=message.step,
+            is_bigendian=bool(message.is_bigendian),
+        )
+
+    def _on_compressed(self, message: CompressedImage) -> None:
+        self._show(message, format=message.format)
+
+    def _show(self, message: Image | CompressedImage, **fields: Any) -> None:
+        self._camera.came()
+        if self._engine is not None:
+            stamp = to_nanoseconds(message.header.stamp) or self.get_clock().now().nanoseconds
+            self._engine.show(
+                memoryview(message.data), stamp=stamp, frame_id=message.header.frame_id, **fields
+            )
+
+    # Out: called by the engine's thread
+
+    def _on_event(self, event: Event) -> None:
+        if not self.context.ok():
+            return
+        if isinstance(event, Spoken):
+            self._publish(event)
+        elif isinstance(event, Trouble):
+            self._warn(event.kind, event.text)
+        elif isinstance(event, Loaded):
+            model = "a RANDOM model: it makes sounds, not sense" if event.random else "the model"
+            self.get_logger().info(f"loaded {model} on {event.device} in {event.seconds:.1f} s")
+        elif isinstance(event, Ended):
+            self._failure = event.text
+            self.get_logger().error(event.text)
+            self._engine_ended.trigger()
+
+    def _publish(self, spoken: Spoken) -> None:
+        self._health.add(spoken)
+        samples = bytes(len(spoken.samples)) if self._muted else spoken.samples
+        self._audio_out.publish(to_audio(samples, self._index, spoken.stamp))
+        self._index += 1
+        gate = Gate(
+            frame=spoken.index,
+            value=spoken.gate,
+            normalised=spoken.gate_normalised,
+            per_layer=spoken.gate_per_layer,
+        )
+        gate.header.stamp = to_time(spoken.stamp)
+        self._gate.publish(gate)
+        for text in spoken.text:
+            self._transcript.publish(_transcript(text, spoken.stamp))
+        sight = spoken.sight
+        shown = (sight.decision, sight.reason, sight.refreshes, sight.has_image)
+        if shown != self._shown or spoken.index % 12 == 0:
+            self._shown = shown
+            self._image_cache.publish(_image_cache(sight))
+
+    def _warn(self, kind: str, text: str) -> None:
+        now = time.monotonic()
+        if now - self._warned.get(kind, -WARNING_SECONDS) >= WARNING_SECONDS:
+            self._warned[kind] = now
+            self.get_logger().warning(text)
+
+    # Services
+
+    def _on_refresh_image(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self._active or self._engine is None:
+            return _answer(response, False, "the node is not active")
+        if self._camera.last is None:
+            topics = " or ".join(camera.topic for camera in self._cameras)
+            return _answer(response, False, f"no picture has come yet on {topics}")
+        self._engine.refresh()
+        return _answer(response, True, "the newest picture is on its way; image_cache tells when it is seen")
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        if not self._active or self._engine is None:
+            return _answer(response, False, "the node is not active")
+        self._engine.reset()
+        return _answer(response, True, "a new conversation begins")
+
+    def _on_mute(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._muted = request.data
+        return _answer(response, True, "muted" if self._muted else "audible")
+
+    def _on_freeze_image(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if self._engine is None:
+            return _answer(response, False, "the node is not configured")
+        self._engine.freeze(request.data)
+        return _answer(response, True, "frozen" if request.data else "follows the camera")
+
+    # Diagnostics
+
+    def _on_second(self) -> None:
+        array = DiagnosticArray()
+        array.header.stamp = self.get_clock().now().to_msg()
+        state = "talking" if self._active else "inactive" if self._engine else "unconfigured"
+        array.status = [self._health.engine(state, self._failure)]
+        if self._active and self._engine is not None and self._audio_in is not None:
+            for subscription in (self._audio_in, *self._cameras):
+                subscription.update()
+            sound = self._sound.problem({self._audio_in.topic: self._audio_in.publishers}, needed=True)
+            if self._audio_in.publishers > 1:
+                sound = f"{self._audio_in.publishers} publishers on {self._audio_in.topic}: the robot hears only mixed-up sound"
+            pictures = self._camera.problem(
+                {camera.topic: camera.publishers for camera in self._cameras}, needed=False
+            )
+            for kind, problem in ("no sound", sound), ("no pictures", pictures):
+                if problem:
+                    self._warn(kind, problem)
+            array.status += [
+                self._health.audio(sound, self._engine.dropped),
+                self._health.camera(pictures, self._camera),
+            ]
+            for news in self._health.news():
+                self._warn(news.split(":")[0], news)
+        for entry in array.status:
+            entry.name = f"{self.get_fully_qualified_name()}: {entry.name}"
+        self._diagnostics.publish(array)
+
+
+def _transcript(text: Any, stamp: int) -> Transcript:
+    message = Transcript(text=text.text, gate=text.gate)
+    message.header.stamp = to_time(stamp)
+    if isinstance(text, Piece):
+        message.utterance, message.start, message.end = text.utterance, text.time, text.time + 0.08
+    else:
+        message.utterance, message.start, message.end, message.final = text.number, text.start, text.end, True
+    return message
+
+
+def _image_cache(sight: Sight) -> ImageCacheStatus:
+    message = ImageCacheStatus(
+        decision=sight.decision,
+        reason=sight.reason,
+        distance=sight.distance,
+        age=sight.age,
+        encode_ms=sight.encode_ms,
+        refreshes=sight.refreshes,
+        has_image=sight.has_image,
+    )
+    if sight.has_image:
+        message.header.stamp = to_time(sight.stamp)
+        message.header.frame_id = sight.frame_id
+    return message
+
+
+def _answer(response: Any, success: bool, message: str) -> Any:
+    response.success, response.message = success, message
+    return response
+
+
+def main(args: list[str] | None = None) -> int:
+    return spin(Talk, args)
