@@ -35,7 +35,6 @@ from moshivis_ros.vision.image_cache import ImageCache, Picture
 from moshivis_ros.vision.refresh_policy import Observation, Settings, State, decide
 from moshivis_ros.vision.scene_change import FrameCheck, make_detector
 
-
 SAMPLE_RATE = 24000  # Hz
 FRAME_SIZE = 1920  # samples
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
@@ -132,11 +131,7 @@ class Conversation:
         self._status = ImageStatus()
         self._clock = 0  # frames since loading: unlike the frame index it never goes back
         self._silent_frames = 0  # since the last text
-        self._previous_gate = (
-            np.zeros(self.config.num_layers, np.float32),
-            0.0,
-            0.0,
-        )  # layers, mean, normalised
+        self._previous_gate: tuple[NDArray[np.float32], float, float]  # per layer, mean, normalised
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
         self._start()
         self._warm_up()

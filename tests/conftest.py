@@ -52,3 +52,11 @@ def pulse(tmp_path: Path) -> Iterator[dict[str, str]]:
     finally:
         server.terminate()
         server.wait(10)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random checkpoint in the ordinary layout."""
+    from moshivis_ros.model.init import init_checkpoint
+
+    return init_checkpoint(tmp_path_factory.mktemp("checkpoints") / "tiny", size="tiny", seed=0)

@@ -1,0 +1,209 @@
+"""The public API: sound in, sound, text and gate out; pictures that come, go, fail and are refreshed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moshivis_ros import Conversation, Frame
+from moshivis_ros.conversation import FRAME_SIZE
+from moshivis_ros.errors import AudioError, ImageError
+from moshivis_ros.model.sampling import GREEDY
+from moshivis_ros.vision.refresh_policy import Settings
+
+MANUAL = Settings(policy="manual")
+NOISE = np.random.default_rng(0)
+PHOTO = NOISE.integers(0, 256, (90, 120, 3), dtype=np.uint8)
+OTHER = NOISE.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+
+
+def speech(frames: int, seed: int = 1) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return [generator.normal(0, 0.1, FRAME_SIZE).astype(np.float32) for _ in range(frames)]
+
+
+def talk(conversation: Conversation, frames: int) -> list[Frame]:
+    return [conversation.step(pcm) for pcm in speech(frames)]
+
+
+@pytest.fixture
+def conversation(tiny: Path) -> Iterator[Conversation]:
+    with Conversation.load(tiny, device="cpu", sampling=GREEDY, refresh=MANUAL) as conversation:
+        yield conversation
+
+
+def test_every_frame_is_answered(conversation: Conversation) -> None:
+    frames = talk(conversation, 20)
+    assert [frame.index for frame in frames] == list(range(20))
+    assert all(frame.pcm.shape == (FRAME_SIZE,) and frame.pcm.dtype == np.float32 for frame in frames)
+    assert not frames[0].pcm.any() and frames[0].text is None
+    assert any(frame.pcm.any() for frame in frames[1:])
+    assert any(frame.text for frame in frames)
+    assert {frame.gate for frame in frames} == {0.0}, "no picture, no gate"
+    assert conversation.is_random
+
+
+def test_a_seed_repeats_a_conversation(tiny: Path) -> None:
+    def once(seed: int) -> list[str | None]:
+        with Conversation.load(tiny, device="cpu", seed=seed, refresh=MANUAL) as conversation:
+            return [frame.text for frame in talk(conversation, 25)]
+
+    first = once(3)
+    assert once(3) == first
+    assert once(4) != first
+
+
+def test_reset_begins_again_with_the_same_picture(conversation: Conversation) -> None:
+    conversation.see(PHOTO, wait=True)
+    before = talk(conversation, 12)
+    conversation.reset()
+    after = talk(conversation, 12)
+    assert [f.text for f in after] == [f.text for f in before]
+    assert all(np.array_equal(a.pcm, b.pcm) for a, b in zip(after, before, strict=True))
+    assert after[0].index == 0 and after[-1].gate == before[-1].gate > 0
+
+
+def test_gate_belongs_to_the_text_beside_it(conversation: Conversation) -> None:
+    """A step's gate comes out one step before the text it was open for; a frame puts them together."""
+    talk(conversation, 5)
+    conversation.see(PHOTO, wait=True)
+    first, second, *_ = talk(conversation, 3)
+    assert first.gate == 0, "this text was chosen before the picture came"
+    assert second.gate > 0
+    assert second.gate == pytest.approx(float(second.gate_per_layer[-10:].mean()))
+
+
+def test_picture_is_used_only_when_it_is_ready(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = threading.Event()
+    encode = conversation._cache.encode
+
+    def slow(image: np.ndarray) -> object:
+        assert ready.wait(10)
+        return encode(image)
+
+    monkeypatch.setattr(conversation._cache, "encode", slow)
+    conversation.see(PHOTO)
+    assert [frame.image.has_image for frame in talk(conversation, 3)] == [False] * 3
+    ready.set()
+    conversation.settle()
+    frame = talk(conversation, 1)[0]
+    assert frame.image.has_image and frame.image.refreshes == 1 and frame.image.encode_ms > 0
+
+
+def test_looking_away_and_back(conversation: Conversation) -> None:
+    conversation.see(PHOTO, wait=True)
+    assert talk(conversation, 3)[-1].gate > 0
+    conversation.see(None)
+    away = talk(conversation, 3)
+    assert away[-1].gate == 0 and not away[-1].image.has_image and away[-1].image.reason == "looking away"
+    conversation.watch(OTHER)
+    assert not talk(conversation, 3)[-1].image.has_image, "a camera does not undo it"
+    conversation.see(PHOTO, wait=True)
+    assert talk(conversation, 3)[-1].gate > 0
+
+
+def test_another_picture_makes_another_conversation(conversation: Conversation) -> None:
+    conversation.see(PHOTO, wait=True)
+    first = [frame.text for frame in talk(conversation, 25)]
+    conversation.reset()
+    conversation.see(OTHER, wait=True)
+    assert [frame.text for frame in talk(conversation, 25)] != first
+
+
+def test_an_encode_that_fails_keeps_the_old_picture(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation.see(PHOTO, wait=True, stamp=1.0)
+
+    def broken(image: np.ndarray) -> object:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(conversation._cache, "encode", broken)
+    conversation.see(OTHER, stamp=2.0)
+    conversation._cache.wait()
+    frame, later = talk(conversation, 2)
+    assert frame.image.reason == "encode failed: out of memory"
+    assert later.image.has_image and later.image.stamp == 1.0 and later.gate > 0
+
+
+def test_newest_picture_wins(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, ready, encoded = threading.Event(), threading.Event(), []
+    encode = conversation._cache.encode
+
+    def slow(image: np.ndarray) -> object:
+        encoded.append(int(image[0, 0, 0]))
+        started.set()
+        assert ready.wait(10)
+        return encode(image)
+
+    monkeypatch.setattr(conversation._cache, "encode", slow)
+    conversation.see(np.full((8, 8, 3), 1, np.uint8))
+    assert started.wait(10)
+    for value in (2, 3, 4):
+        conversation.see(np.full((8, 8, 3), value, np.uint8), stamp=value)
+    ready.set()
+    conversation.settle()
+    assert encoded == [1, 4]
+    assert talk(conversation, 1)[0].image.stamp == 4
+
+
+def test_manual_policy_refreshes_on_request_only(conversation: Conversation) -> None:
+    conversation.watch(PHOTO, stamp=7.0)
+    assert not talk(conversation, 3)[-1].image.has_image
+    conversation.refresh()
+    assert talk(conversation, 1)[0].image.decision == "refresh"
+    conversation.settle()
+    assert talk(conversation, 1)[0].image.stamp == 7.0
+
+
+def test_interval_policy_refreshes_by_the_clock(tiny: Path) -> None:
+    every = Settings(policy="interval", interval=0.4)
+    with Conversation.load(tiny, device="cpu", sampling=GREEDY, refresh=every) as conversation:
+        counts = []
+        for pcm in speech(25):
+            conversation.watch(PHOTO)
+            counts.append(conversation.step(pcm).image.refreshes)
+            conversation.settle()
+        assert counts[-1] in (4, 5), "2 seconds, every 0.4"
+        conversation.freeze()
+        frozen = talk(conversation, 10)
+        assert frozen[-1].image.refreshes - frozen[0].image.refreshes == 0 and frozen[-1].image.reason == "frozen"
+        conversation.freeze(False)
+        conversation.watch(PHOTO)
+        assert talk(conversation, 1)[0].image.decision == "refresh"
+
+
+def test_a_camera_that_stops_is_no_view(tiny: Path) -> None:
+    with Conversation.load(tiny, device="cpu", refresh=Settings(policy="interval", interval=0.1)) as conversation:
+        conversation.watch(PHOTO)
+        reasons = [frame.image.reason for frame in talk(conversation, 40)]
+        assert reasons[0] == "first picture" and reasons[-1] == "no camera"
+
+
+@pytest.mark.parametrize(
+    "pcm, message",
+    [
+        (np.zeros(1919, np.float32), r"float32 array \[1920\].*\(1919,\)"),
+        (np.zeros(FRAME_SIZE, np.int16), "not int16"),
+        (np.full(FRAME_SIZE, np.nan, np.float32), "NaN or infinite"),
+        (np.full(FRAME_SIZE, np.inf, np.float32), "NaN or infinite"),
+        ([0.0] * FRAME_SIZE, "not list"),
+    ],
+)
+def test_sound_that_is_no_frame_is_refused(conversation: Conversation, pcm: np.ndarray, message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        conversation.step(pcm)
+    assert conversation.step(np.zeros(FRAME_SIZE, np.float32)).index == 0, "and the conversation goes on"
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "photo.jpg"]
+)
+def test_what_is_no_picture_is_refused(conversation: Conversation, image: np.ndarray) -> None:
+    for offer in (conversation.see, conversation.watch):
+        with pytest.raises(ImageError, match="picture"):
+            offer(image)
