@@ -29,6 +29,7 @@ class Seen:
 
     share: of its silhouette that is in the picture and not hidden behind something else, 0..1.
     area: of the picture that it covers, 0..1. x, y: its middle, 0..1 from the left and from the top.
+    world: where its centre is on the floor plan, and size: its largest side, in metres.
     """
 
     name: str
@@ -38,6 +39,8 @@ class Seen:
     area: float
     x: float
     y: float
+    world: tuple[float, float]
+    size: float
 
 
 class Renderer:
@@ -94,6 +97,8 @@ class Renderer:
                             area=pixels / ids.size,
                             x=float(columns.mean() + 0.5) / self.width,
                             y=float(rows.mean() + 0.5) / self.height,
+                            world=(thing.pose.x, thing.pose.y),
+                            size=max(thing.size),
                         )
                     )
         return tuple(sorted(found, key=lambda seen: -seen.area))
