@@ -12,6 +12,16 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    needy = [item for item in items if item.get_closest_marker("gpu")]
+    if needy:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in needy:
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
 @pytest.fixture
 def pulse(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A private PulseAudio with a virtual loudspeaker and microphone at 48 kHz stereo: the environment to reach it.
