@@ -23,6 +23,7 @@ NORM_FORMS = ("rms_norm", "rms_norm_f32", "real_rms_norm", "real_rms_norm_f32")
 _FIXED: dict[str, Any] = {
     "activation": "silu",
     "add_boi_eoi": False,
+    "align_img_and_speech_tokens_dim": True,
     "causal": True,
     "depformer": True,
     "depformer_activation": "silu",
@@ -38,6 +39,7 @@ _FIXED: dict[str, Any] = {
     "positional_embedding": "rope",
     "xa_conditional_gating": True,
     "xa_delay": 0,
+    "xa_dim": None,
     "xa_end": "end",
     "xa_gate_shared": False,
     "xa_gating": "sigmoid",
@@ -47,14 +49,7 @@ _FIXED: dict[str, Any] = {
     "xa_step": 1,
 }
 # Keys that say where the file came from, or that nothing reads when the network runs.
-_IGNORED = {
-    "align_img_and_speech_tokens_dim",
-    "depformer_context",
-    "encoder_name",
-    "golden",
-    "hf_repo",
-    "xa_dim",
-}
+_IGNORED = {"encoder_name", "golden", "hf_repo"}
 
 
 @dataclass(frozen=True)
@@ -212,6 +207,11 @@ class ModelConfig:
             elif key in _FIXED:
                 if value != _FIXED[key]:
                     raise ConfigError(f"{key}: {value!r} is not supported, only {_FIXED[key]!r}")
+            elif key == "depformer_context":
+                if value < raw.get("dep_q", cls.dep_q):
+                    raise ConfigError(
+                        f"depformer_context: {value} is less than dep_q, which is not supported"
+                    )
             elif key not in _IGNORED:
                 close = difflib.get_close_matches(key, own | set(_FIXED), n=1)
                 raise ConfigError(f"unknown key {key!r}" + (f", did you mean {close[0]!r}?" if close else ""))
