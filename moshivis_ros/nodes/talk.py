@@ -7,10 +7,8 @@ and out.
 
 from __future__ import annotations
 
-import re
 import time
 import traceback
-from dataclasses import fields
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -25,109 +23,13 @@ from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
 from moshivis_ros.nodes.engine import Ended, Engine, EngineSettings, Event, Loaded, Sight, Spoken, Trouble
 from moshivis_ros.nodes.health import LARGE_IMAGES, Health, Source
-from moshivis_ros.nodes.interface import Interface, Parameter, declare, values
+from moshivis_ros.nodes.interface import declare, values
 from moshivis_ros.nodes.messages import AudioReader, to_audio, to_nanoseconds, to_time
 from moshivis_ros.nodes.spin import spin
 from moshivis_ros.nodes.subscription import MatchedSubscription
+from moshivis_ros.nodes.talk_interface import PARAMETERS, REFRESH, SAMPLING
 from moshivis_ros.transcript import Piece
-from moshivis_ros.vision.refresh_policy import POLICIES, Settings
-
-_SAMPLING = [
-    Parameter("text_temperature", 0.7, "randomness of the words; 0: always the most likely", (0.0, 10.0)),
-    Parameter("text_top_k", 25, "words are drawn from this many likely ones", (1, 250)),
-    Parameter("audio_temperature", 0.8, "randomness of the voice; 0: always the most likely", (0.0, 10.0)),
-    Parameter("audio_top_k", 250, "sounds are drawn from this many likely ones", (1, 250)),
-]
-
-
-def _refresh_parameters() -> list[Parameter]:
-    """One parameter for each field of the refresh policy's Settings, whose docstring explains them."""
-    meanings = dict(
-        re.findall(r"^    (\w[\w, ]*): ((?:.+\n?)(?:^ {8}.+\n?)*)", Settings.__doc__ or "", re.MULTILINE)
-    )
-    by_field = {
-        name.strip(): " ".join(text.split()) for names, text in meanings.items() for name in names.split(",")
-    }
-    parameters = []
-    for field in fields(Settings):
-        name, meaning, default = (
-            f"refresh_{field.name}",
-            by_field[field.name],
-            getattr(Settings(), field.name),
-        )
-        if field.name == "policy":
-            parameters.append(Parameter(name, default, meaning, choices=POLICIES))
-        elif isinstance(default, int):
-            parameters.append(Parameter(name, default, meaning, (1, 1000)))
-        else:
-            ratio = (
-                field.name.startswith("gate_") and field.name != "gate_smoothing" or "distance" in field.name
-            )
-            parameters.append(Parameter(name, default, meaning, (0.0, 1.0 if ratio else 3600.0)))
-    return parameters
-
-
-_REFRESH = _refresh_parameters()
-PARAMETERS = [
-    Parameter(
-        "model", "kyutai/moshika-vis-pytorch-bf16", "checkpoint: a folder, or a Hugging Face repo to download"
-    ),
-    Parameter("revision", "", "branch, tag or commit of the Hugging Face repo; empty: the newest"),
-    Parameter("device", "auto", "auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
-    Parameter("dtype", "auto", "numbers to compute with", choices=("auto", "bfloat16", "float32")),
-    Parameter(
-        "seed", -1, "the same seed and input give the same conversation; -1: always another", (-1, 2**31 - 1)
-    ),
-    Parameter(
-        "image_size", 0, "pixels of the square that pictures are resized to; 0: the checkpoint's", (0, 2048)
-    ),
-    *_SAMPLING,
-    *_REFRESH,
-    Parameter(
-        "audio_in_type",
-        "moshivis_ros/msg/Audio",
-        "type of the messages on audio_in: any that holds an array of samples, such as audio_common_msgs/msg/AudioStamped",
-    ),
-    Parameter(
-        "audio_in_rate", 16000, "Hz, for a type of message that does not say its own rate", (1000, 384000)
-    ),
-    Parameter("audio_in_channels", 1, "for a type of message that does not say its own channels", (1, 64)),
-    Parameter(
-        "max_backlog", 6, "frames of sound (80 ms) that may wait; more are dropped, oldest first", (1, 100)
-    ),
-    Parameter(
-        "image_transport",
-        "both",
-        "take pictures from image (raw), from image/compressed, or from both, the newest first",
-        choices=("both", "raw", "compressed"),
-    ),
-    Parameter(
-        "image_reliability",
-        "auto",
-        "of the image subscriptions; auto: what the publisher offers",
-        choices=("auto", "reliable", "best_effort"),
-    ),
-]
-INTERFACES = [
-    Interface("audio_in", "subscribes", "moshivis_ros/msg/Audio", "what the robot hears: any rate and channel count"),
-    Interface("image", "subscribes", "sensor_msgs/msg/Image", "what the robot sees; only the newest counts"),
-    Interface("image/compressed", "subscribes", "sensor_msgs/msg/CompressedImage", "the same as jpeg or png"),
-    Interface(
-        "audio_out", "publishes", "moshivis_ros/msg/Audio",
-        "the robot's voice, 24 kHz mono, one message every 80 ms, stamped as the sound it answers",
-    ),
-    Interface("transcript", "publishes", "moshivis_ros/msg/Transcript", "what it says, by the piece and by the utterance"),
-    Interface("gate", "publishes", "moshivis_ros/msg/Gate", "how much it looks at the picture, every 80 ms"),
-    Interface(
-        "image_cache", "publishes", "moshivis_ros/msg/ImageCacheStatus",
-        "which picture it sees and why, on every change and once a second (latched)",
-    ),
-    Interface("/diagnostics", "publishes", "diagnostic_msgs/msg/DiagnosticArray", "once a second"),
-    Interface("~/refresh_image", "serves", "std_srvs/srv/Trigger", "look at the newest picture now"),
-    Interface("~/reset", "serves", "std_srvs/srv/Trigger", "begin a new conversation; frames and times count from 0"),
-    Interface("~/mute", "serves", "std_srvs/srv/SetBool", "silence on audio_out while the conversation goes on"),
-    Interface("~/freeze_image", "serves", "std_srvs/srv/SetBool", "keep the picture, whatever the camera shows"),
-]  # fmt: skip
+from moshivis_ros.vision.refresh_policy import Settings
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -257,8 +159,8 @@ class Talk(LifecycleNode):
             dtype="" if given["dtype"] == "auto" else given["dtype"],
             seed=None if given["seed"] < 0 else given["seed"],
             image_size=given["image_size"] or None,
-            sampling=values(self, _SAMPLING),
-            refresh=Settings(**{row.name.removeprefix("refresh_"): given[row.name] for row in _REFRESH}),
+            sampling=values(self, SAMPLING),
+            refresh=Settings(**{row.name.removeprefix("refresh_"): given[row.name] for row in REFRESH}),
             max_backlog=given["max_backlog"],
         )
 

@@ -1,0 +1,64 @@
+"""A recording -> audio_in at the speed it was spoken, for a robot without a microphone. Begins with its first listener."""
+
+from __future__ import annotations
+
+import numpy as np
+from rclpy.node import Node
+
+from moshivis_ros.audio import SAMPLE_RATE
+from moshivis_ros.audio.files import read
+from moshivis_ros.audio.pcm import encode
+from moshivis_ros.msg import Audio
+from moshivis_ros.nodes.interface import Interface, Parameter, declare, values
+from moshivis_ros.nodes.messages import to_audio
+from moshivis_ros.nodes.spin import Done, spin
+
+PARAMETERS = [
+    Parameter("path", "", "the recording: WAV, FLAC, OGG or MP3"),
+    Parameter("chunk", 0.02, "seconds of sound in a message", (0.005, 1.0)),
+    Parameter("tail", 0.0, "seconds of silence after the recording", (0.0, 3600.0)),
+    Parameter("loop", False, "begin again at the end; otherwise the node ends"),
+    Parameter("frame_id", "", "of the messages"),
+]
+INTERFACES = [Interface("audio_in", "publishes", "moshivis_ros/msg/Audio", "the recording, 24 kHz mono")]
+
+
+class AudioFile(Node):
+    def __init__(self) -> None:
+        super().__init__("audio_file")
+        declare(self, PARAMETERS)
+        self._settings = values(self, PARAMETERS)
+        silence = np.zeros(round(self._settings["tail"] * SAMPLE_RATE), np.float32)
+        samples = encode(np.concatenate([read(self._settings["path"]), silence]))
+        size = round(self._settings["chunk"] * SAMPLE_RATE)
+        self._chunks = [samples[n : n + size].tobytes() for n in range(0, samples.size, size)]
+        self._nanoseconds = size * 1_000_000_000 // SAMPLE_RATE
+        self._start: int | None = None
+        self._index = 0
+        self._publisher = self.create_publisher(Audio, "audio_in", 10)
+        self.create_timer(self._settings["chunk"], self._on_timer)
+        seconds = samples.size / SAMPLE_RATE
+        self.get_logger().info(f"{self._settings['path']}: {seconds:.1f} s, waiting for a listener")
+
+    def close(self) -> None:
+        pass
+
+    def _on_timer(self) -> None:
+        now = self.get_clock().now().nanoseconds
+        if self._start is None:
+            if not self._publisher.get_subscription_count():
+                return
+            self._start = now
+        # A chunk is complete, as from a microphone, when its last sample is over.
+        while self._start + (self._index + 1) * self._nanoseconds <= now:
+            if self._index >= len(self._chunks) and not self._settings["loop"]:
+                raise Done
+            chunk = self._chunks[self._index % len(self._chunks)]
+            message = to_audio(chunk, self._index, self._start + self._index * self._nanoseconds)
+            message.header.frame_id = self._settings["frame_id"]
+            self._publisher.publish(message)
+            self._index += 1
+
+
+def main(args: list[str] | None = None) -> int:
+    return spin(AudioFile, args)

@@ -1,0 +1,205 @@
+"""The whole robot on one machine without hardware: real nodes in processes of their own, a recorded question, photos.
+
+`make talk`, or `ros2 run moshivis_ros demo`. Prints what the robot says and sees while it does, leaves conversation.wav
+and transcript.json, and ends by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from moshivis_ros.errors import MoshiVisError
+from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
+
+NAMESPACE = "/moshivis_demo"
+RANDOM = """
+There are no trained weights here, so a RANDOM miniature takes their place: every part works, at the right speed,
+but it makes sounds and syllables without sense. For the real robot, with a GPU of 24 GB or more (16 GB download):
+    --model kyutai/moshika-vis-pytorch-bf16
+"""
+START_SECONDS = 60.0
+LOAD_SECONDS = 3600.0  # a model of 16 GB may have to be downloaded first
+END_SECONDS = 20.0
+
+
+class DemoError(MoshiVisError):
+    """A node of the demo did not do its part."""
+
+
+def main(args: list[str] | None = None) -> int:
+    options = _options(args)
+    # Photos are lost over the default transport; and a demo is nobody else's business on the network.
+    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    try:
+        with ExitStack() as stack:
+            _talk(options, stack)
+    except KeyboardInterrupt:
+        print("\nstopped")
+        return 130
+    except MoshiVisError as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 1
+    finally:
+        rclpy.try_shutdown()
+    print(f"\nlisten to {options.out / 'conversation.wav'} (left the robot, right you); "
+          f"the words are in {options.out / 'transcript.json'}")  # fmt: skip
+    return 0
+
+
+def _options(args: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="demo", description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="", help="checkpoint folder or Hugging Face repo (default: what is shipped)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--audio", type=Path, help="a recorded question (default: one of the project's own)")
+    parser.add_argument("--images", type=Path, help="a photo, a folder of photos or a video (default: as above)")
+    parser.add_argument("--seconds", type=float, default=8.0, help="to listen to the answer, after the question")
+    parser.add_argument("--out", type=Path, default=Path("conversation"), help="folder for what is recorded")
+    parser.add_argument("--speaker", action="store_true", help="also play the robot's voice")
+    options = parser.parse_args(args)
+    options.audio = options.audio or _media() / "question.wav"
+    options.images = options.images or _media()
+    return options
+
+
+def _media() -> Path:
+    """The folder of the project's own recordings and pictures, in a source tree or installed."""
+    source = Path(__file__).resolve().parents[2] / "media"
+    return source if source.is_dir() else _prefix() / "share" / "moshivis_ros" / "media"
+
+
+def _prefix() -> Path:
+    """Where the package was installed by colcon."""
+    for prefix in [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]:
+        if (Path(prefix) / "lib" / "moshivis_ros" / "talk").exists():
+            return Path(prefix)
+    raise DemoError("moshivis_ros is not built: run `make build`, or colcon build and source its setup file")
+
+
+def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
+    model = options.model or _shipped_model(stack)
+    node = Demo()
+    stack.callback(node.destroy_node)
+    talk = stack.enter_context(_running("talk", model=model, device=options.device, refresh_policy="interval"))
+    recorder = stack.enter_context(_running("recorder", folder=str(options.out)))
+    camera = stack.enter_context(
+        _running("video_file", path=str(options.images), slide_seconds=4.0, loop=True, format="jpeg")
+    )
+    if options.speaker:
+        stack.enter_context(_running("speaker"))
+    nodes = {"talk": talk, "recorder": recorder, "video_file": camera}
+    print(f"loading {model} ...")
+    node.change_state(Transition.TRANSITION_CONFIGURE, nodes)
+    node.change_state(Transition.TRANSITION_ACTIVATE, nodes)
+    print(f"asking {options.audio}\n")
+    with _running("audio_file", path=str(options.audio), tail=options.seconds) as question:
+        node.until(lambda: question.poll() is not None, nodes, None)
+        if question.returncode:
+            raise DemoError(f"audio_file ended with code {question.returncode}; what it wrote is above")
+    node.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
+    _stop("recorder", recorder)
+    if not node.frames:
+        raise DemoError("the robot said nothing, not even silence: no message came on audio_out")
+    print(f"\n\n{node.frames} frames of 80 ms, {node.refreshes} pictures seen")
+
+
+def _shipped_model(stack: ExitStack) -> str:
+    shipped = Path(__file__).resolve().parents[1] / "builtin"
+    if shipped.is_dir():
+        return str(shipped)
+    print(RANDOM)
+    from moshivis_ros.model.init import init_checkpoint  # torch: seconds to import, and seldom needed
+
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="moshivis_random_"))
+    init_checkpoint(folder)
+    return folder
+
+
+@contextmanager
+def _running(executable: str, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A node in a process of its own, ended at the end."""
+    command = [_prefix() / "lib" / "moshivis_ros" / executable, "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    for name, value in parameters.items():
+        text = str(value).lower() if isinstance(value, bool) else value
+        command += ["-p", f"{name}:='{text}'" if isinstance(text, str) and text not in ("true", "false") else f"{name}:={text}"]
+    # A session of its own: Ctrl-C is for the demo, which ends its nodes in the right order.
+    process = subprocess.Popen([str(part) for part in command], start_new_session=True)
+    try:
+        yield process
+    finally:
+        _stop(executable, process)
+
+
+def _stop(name: str, process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise DemoError(f"{name} did not end") from None
+
+
+class Demo(Node):
+    """Drives the talk node and prints what comes out of it."""
+
+    def __init__(self) -> None:
+        super().__init__("demo", namespace=NAMESPACE)
+        self.frames = self.refreshes = 0
+        self._state = self.create_client(ChangeState, "talk/change_state")
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.create_subscription(Audio, "audio_out", self._on_audio, 10)
+        self.create_subscription(Transcript, "transcript", self._on_transcript, 50)
+        self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
+
+    def until(
+        self, condition: Callable[[], bool], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
+    ) -> None:
+        """Print what comes until the condition holds. Raises DemoError when a node has ended or time is up."""
+        start = time.monotonic()
+        while not condition():
+            rclpy.spin_once(self, timeout_sec=0.1)
+            for name, process in nodes.items():
+                if process.poll() is not None:
+                    raise DemoError(f"{name} ended with code {process.returncode}; what it wrote is above")
+            if timeout is not None and time.monotonic() - start > timeout:
+                raise DemoError(f"nothing happened for {timeout:.0f} s")
+
+    def change_state(self, transition: int, nodes: dict[str, subprocess.Popen[bytes]]) -> None:
+        self.until(self._state.service_is_ready, nodes, START_SECONDS)
+        future = self._state.call_async(ChangeState.Request(transition=Transition(id=transition)))
+        self.until(future.done, nodes, LOAD_SECONDS)
+        if not future.result().success:
+            raise DemoError("the talk node refused; its reason is above")
+
+    def _on_audio(self, message: Audio) -> None:
+        self.frames += 1
+
+    def _on_transcript(self, message: Transcript) -> None:
+        if not message.final:
+            print("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message.text), end="", flush=True)
+
+    def _on_image_cache(self, message: ImageCacheStatus) -> None:
+        if message.refreshes > self.refreshes:
+            self.refreshes = message.refreshes
+            print(f"\n[sees a new picture: {message.reason}, encoded in {message.encode_ms:.0f} ms]", flush=True)

@@ -1,0 +1,108 @@
+"""Parameters, topics and services of the talk node."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+
+from moshivis_ros.nodes.interface import Interface, Parameter
+from moshivis_ros.vision.refresh_policy import POLICIES, Settings
+
+SAMPLING = [
+    Parameter("text_temperature", 0.7, "randomness of the words; 0: always the most likely", (0.0, 10.0)),
+    Parameter("text_top_k", 25, "words are drawn from this many likely ones", (1, 250)),
+    Parameter("audio_temperature", 0.8, "randomness of the voice; 0: always the most likely", (0.0, 10.0)),
+    Parameter("audio_top_k", 250, "sounds are drawn from this many likely ones", (1, 250)),
+]
+
+
+def _refresh_parameters() -> list[Parameter]:
+    """One parameter for each field of the refresh policy's Settings, whose docstring explains them."""
+    entry = re.compile(r"^    (\w[\w, ]*): (.+(?:\n {8}.+)*)", re.MULTILINE)
+    meanings = {
+        name: " ".join(text.split()).rstrip(".")
+        for names, text in entry.findall(Settings.__doc__ or "")
+        for name in names.split(", ")
+    }
+    parameters = []
+    for field in fields(Settings):
+        name, default, meaning = f"refresh_{field.name}", field.default, meanings[field.name]
+        if field.name == "policy":
+            parameters.append(Parameter(name, default, meaning, choices=POLICIES))
+        elif isinstance(default, int):
+            parameters.append(Parameter(name, default, meaning, (1, 1000)))
+        else:
+            share = "distance" in field.name or field.name in ("gate_open", "gate_closed")
+            parameters.append(Parameter(name, default, meaning, (0.0, 1.0 if share else 3600.0)))
+    return parameters
+
+
+REFRESH = _refresh_parameters()
+
+PARAMETERS = [
+    Parameter(
+        "model",
+        "kyutai/moshika-vis-pytorch-bf16",
+        "checkpoint: a folder, or a Hugging Face repo to download",
+    ),
+    Parameter("revision", "", "branch, tag or commit of the Hugging Face repo; empty: the newest"),
+    Parameter("device", "auto", "auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
+    Parameter("dtype", "auto", "numbers to compute with", choices=("auto", "bfloat16", "float32")),
+    Parameter("seed", -1, "same seed and input, same conversation; -1: always another", (-1, 2**31 - 1)),
+    Parameter("image_size", 0, "pixels of the square that pictures become; 0: the checkpoint's", (0, 2048)),
+    *SAMPLING,
+    *REFRESH,
+    Parameter(
+        "audio_in_type",
+        "moshivis_ros/msg/Audio",
+        "messages on audio_in: any type with an array of samples, such as audio_common_msgs/msg/AudioStamped",
+    ),
+    Parameter("audio_in_rate", 16000, "Hz, for a type of message that does not say its rate", (1000, 384000)),
+    Parameter("audio_in_channels", 1, "for a type of message that does not say its channels", (1, 64)),
+    Parameter(
+        "max_backlog", 6, "frames of sound (80 ms) that may wait; more: the oldest are dropped", (1, 100)
+    ),
+    Parameter(
+        "image_transport",
+        "both",
+        "take pictures from image (raw), from image/compressed, or from both, the newest first",
+        choices=("both", "raw", "compressed"),
+    ),
+    Parameter(
+        "image_reliability",
+        "auto",
+        "of the image subscriptions; auto: what the publisher offers",
+        choices=("auto", "reliable", "best_effort"),
+    ),
+]
+
+INTERFACES = [
+    Interface(
+        "audio_in", "subscribes", "moshivis_ros/msg/Audio", "what the robot hears: any rate and channels"
+    ),
+    Interface("image", "subscribes", "sensor_msgs/msg/Image", "what the robot sees; only the newest counts"),
+    Interface("image/compressed", "subscribes", "sensor_msgs/msg/CompressedImage", "the same as jpeg or png"),
+    Interface(
+        "audio_out",
+        "publishes",
+        "moshivis_ros/msg/Audio",
+        "the robot's voice, 24 kHz mono, one message every 80 ms, stamped as the sound it answers",
+    ),
+    Interface(
+        "transcript", "publishes", "moshivis_ros/msg/Transcript", "its words, in pieces and as utterances"
+    ),
+    Interface("gate", "publishes", "moshivis_ros/msg/Gate", "how much it looks at the picture, every 80 ms"),
+    Interface(
+        "image_cache",
+        "publishes",
+        "moshivis_ros/msg/ImageCacheStatus",
+        "which picture it sees and why, on every change and once a second (transient local)",
+    ),
+    Interface("/diagnostics", "publishes", "diagnostic_msgs/msg/DiagnosticArray", "once a second"),
+    Interface("~/refresh_image", "serves", "std_srvs/srv/Trigger", "look at the newest picture now"),
+    Interface("~/reset", "serves", "std_srvs/srv/Trigger", "new conversation; frames and times count from 0"),
+    Interface("~/mute", "serves", "std_srvs/srv/SetBool", "silence on audio_out, the conversation goes on"),
+    Interface(
+        "~/freeze_image", "serves", "std_srvs/srv/SetBool", "keep the picture, whatever the camera shows"
+    ),
+]
