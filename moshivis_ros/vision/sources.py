@@ -16,6 +16,7 @@ from moshivis_ros.errors import ImageError, MissingDependencyError
 Picture = NDArray[np.uint8]  # [height, width, 3] RGB
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SLIDE_RATE = 5  # pictures a second
 
 
 def photo(path: str | Path) -> Picture:
@@ -30,11 +31,14 @@ def photo(path: str | Path) -> Picture:
 
 
 def slides(folder: str | Path, seconds: float = 5.0) -> Iterator[tuple[float, Picture]]:
-    """The photos of a folder in the order of their names, each `seconds` long: (time in seconds, RGB picture)."""
+    """The photos of a folder in the order of their names, `seconds` each: (time in seconds, RGB picture).
+
+    Like a camera, it gives every photo again and again, SLIDE_RATE times a second.
+    """
     paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PHOTOS)
     if not paths:
         raise ImageError(f"{folder}: no photos in this folder ({', '.join(PHOTOS)})")
-    return ((number * seconds, photo(path)) for number, path in enumerate(paths))
+    return _slides(paths, seconds)
 
 
 def video(path: str | Path) -> Iterator[tuple[float, Picture]]:
@@ -55,8 +59,16 @@ def pictures(source: str | Path, seconds: float = 5.0) -> Iterator[tuple[float, 
     if path.is_dir():
         return slides(path, seconds)
     if path.suffix.lower() in PHOTOS:
-        return iter([(0.0, photo(path))])
+        photo(path)  # refused here and not later, when the first picture is asked for
+        return _slides([path], seconds)
     return video(path)
+
+
+def _slides(paths: list[Path], seconds: float) -> Iterator[tuple[float, Picture]]:
+    for number, path in enumerate(paths):
+        picture = photo(path)
+        for repeat in range(max(1, round(seconds * SLIDE_RATE))):
+            yield number * seconds + repeat / SLIDE_RATE, picture
 
 
 def _capture(source: str | int) -> Iterator[tuple[float, Picture]]:

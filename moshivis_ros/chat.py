@@ -1,0 +1,268 @@
+"""`moshivis chat`: a conversation without ROS, with a recording or live with microphone and loudspeaker."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float, files
+from moshivis_ros.audio.devices import BLOCKS_PER_SECOND, Microphone, Speaker
+from moshivis_ros.audio.framing import AudioInput, Framer
+from moshivis_ros.errors import ConfigError, MoshiVisError
+from moshivis_ros.transcript import Piece, Transcript, Utterance
+from moshivis_ros.vision import sources
+from moshivis_ros.vision.refresh_policy import POLICIES, Settings
+
+if TYPE_CHECKING:
+    from moshivis_ros.conversation import Conversation
+
+RELEASED = "kyutai/moshika-vis-pytorch-bf16"
+FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
+SAMPLING = {  # the fields of model.sampling.Sampling, whose defaults hold
+    "text_temperature": (float, "chance in the choice of words, 0 for none"),
+    "text_top_k": (int, "how many words are considered"),
+    "audio_temperature": (float, "chance in the voice, 0 for none"),
+    "audio_top_k": (int, "how many sounds are considered"),
+}
+Pictures: TypeAlias = Iterator[tuple[float, sources.Picture]]
+
+DESCRIPTION = """\
+Talk with the model about what it sees. With --audio it answers a recording as fast as it can; without, it listens
+to the microphone and answers through the loudspeaker until Ctrl-C.
+"""
+
+EXAMPLES = f"""\
+examples:
+  moshivis chat --audio question.wav --image photo.jpg --out answer.wav --transcript answer.json
+  moshivis chat --audio question.wav --video clip.mp4 --refresh-policy interval --refresh-interval 1
+  moshivis chat --camera 0                     live (wear headphones, or it hears itself)
+  moshivis chat --model my-checkpoint ...      a folder; see `moshivis init --help` for one to try things with
+
+The default model, {RELEASED}, is downloaded once (16.6 GB) and needs a GPU with 24 GB.
+Licence: CC-BY 4.0; its image encoder: Gemma terms.
+"""
+
+RANDOM = f"""\
+NOTE: this model is random (it was written by `moshivis init`): what it says is noise, only the plumbing is real.
+For a real conversation: --model {RELEASED}
+(16.6 GB, downloaded by itself, licence CC-BY 4.0; needs a GPU with 24 GB).
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = DESCRIPTION
+    parser.epilog = EXAMPLES
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    hears = parser.add_argument_group("what it hears and sees")
+    hears.add_argument("--audio", metavar="FILE", help="a recording of any sample rate and channel count")
+    hears.add_argument(
+        "--tail",
+        type=float,
+        default=6.0,
+        metavar="S",
+        help="seconds of silence after it, for the answer (%(default)s)",
+    )
+    view = hears.add_mutually_exclusive_group()
+    view.add_argument("--image", metavar="FILE", help="a photo")
+    view.add_argument("--video", metavar="FILE", help="a video, or a folder of photos as a slide show")
+    view.add_argument("--camera", type=int, metavar="N", help="a camera: 0 is /dev/video0")
+    hears.add_argument(
+        "--slide-seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="how long each photo of a folder lasts (%(default)s)",
+    )
+    hears.add_argument(
+        "--microphone", metavar="NAME", help="part of the name, or index, of the device to listen to"
+    )
+    hears.add_argument(
+        "--refresh-policy", choices=POLICIES, default=Settings.policy, help="when to look again (%(default)s)"
+    )
+    hears.add_argument(
+        "--refresh-interval",
+        type=float,
+        default=Settings.interval,
+        metavar="S",
+        help="seconds between two looks of the policy `interval` (%(default)s)",
+    )
+
+    gives = parser.add_argument_group("what it gives")
+    gives.add_argument("--out", metavar="FILE", help="its voice, 24 kHz mono, as long as what it heard")
+    gives.add_argument("--transcript", metavar="FILE", help="what it said and when it looked, as JSON")
+    gives.add_argument(
+        "--speaker", metavar="NAME", help="part of the name, or index, of the device to speak through"
+    )
+
+    model = parser.add_argument_group("the model")
+    model.add_argument(
+        "--model", default=RELEASED, help="a folder, or a Hugging Face repository (%(default)s)"
+    )
+    model.add_argument("--revision", help="commit or tag of the repository")
+    model.add_argument("--device", default="auto", help="cuda, cpu, ... (the GPU where there is one)")
+    model.add_argument(
+        "--dtype", choices=("bfloat16", "float32"), help="(bfloat16 on a GPU, float32 on a CPU)"
+    )
+    model.add_argument("--seed", type=int, help="the same seed says the same thing again")
+    for name, (kind, meaning) in SAMPLING.items():
+        model.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs one conversation. Everything that can be wrong with the files is found before the model is loaded."""
+    for option in ("out", "transcript"):
+        path = getattr(args, option)
+        if path and not Path(path).parent.is_dir():
+            raise ConfigError(f"--{option} {path}: there is no folder {Path(path).parent}")
+    if args.tail < 0:
+        raise ConfigError(f"--tail {args.tail}: give 0 or more seconds")
+    question = files.read(args.audio) if args.audio else None
+    photo = sources.photo(args.image) if args.image else None
+    video = sources.pictures(args.video, args.slide_seconds) if args.video else iter(())
+    camera = sources.camera(args.camera) if args.camera is not None else iter(())
+
+    transcript = Transcript()
+    with closing(_load(args)) as conversation:
+        if conversation.is_random:
+            print(RANDOM, file=sys.stderr)
+        if photo is not None:
+            conversation.see(photo, wait=True)
+        if question is not None:
+            sound = np.concatenate([question, np.zeros(round(args.tail * SAMPLE_RATE), np.float32)])
+            with _watching(conversation, camera):
+                answer = answer_recording(conversation, sound, video, transcript)
+            for utterance in transcript.utterances:
+                print(f"{utterance.start:7.2f} s  {_printable(utterance.text)}  (gate {utterance.gate:.2f})")
+        else:
+            with _watching(conversation, video if args.video else camera):
+                answer = talk(conversation, args.microphone, args.speaker, transcript)
+    if args.out:
+        files.write(args.out, answer)
+    if args.transcript:
+        Path(args.transcript).write_text(
+            json.dumps(transcript.to_json(), indent=1, ensure_ascii=False) + "\n"
+        )
+    return 0
+
+
+def answer_recording(
+    conversation: Conversation, sound: Float, pictures: Pictures, transcript: Transcript
+) -> Float:
+    """The model's voice while it hears `sound`, float32 [n] at 24 kHz -> float32 [n], as fast as it can.
+
+    `pictures` are offered at their time in the recording. Encoding them takes no time in the recording's clock, so
+    the same seed gives the same answer on a slow and on a fast machine.
+    """
+    framer = Framer()
+    frames = framer.push(sound) + framer.flush()
+    answer = np.zeros((len(frames), FRAME_SIZE), np.float32)
+    upcoming = next(pictures, None)
+    progress = Console(stderr=True)
+    for index, pcm in enumerate(
+        track(frames, "listening", console=progress, disable=not progress.is_terminal)
+    ):
+        newest = None
+        while upcoming is not None and upcoming[0] <= index * FRAME_SECONDS:
+            newest, upcoming = upcoming, next(pictures, None)
+        if newest is not None:
+            conversation.watch(newest[1], stamp=newest[0])
+        frame = conversation.step(pcm)
+        conversation.settle()
+        answer[index] = frame.pcm
+        transcript.add(frame)
+    transcript.finish()
+    return answer.reshape(-1)[: sound.size]
+
+
+def talk(
+    conversation: Conversation, microphone: str | None, speaker: str | None, transcript: Transcript
+) -> Float:
+    """Listens and answers until Ctrl-C; returns the model's voice, float32 [n] at 24 kHz."""
+    answer: list[Float] = []
+    audio = AudioInput()
+    with Microphone(microphone) as ear, Speaker(speaker) as mouth:
+        print(f"Listening to {ear.name!r}, speaking through {mouth.name!r}. Ctrl-C ends.", file=sys.stderr)
+        try:
+            while True:
+                chunk = ear.read()
+                if chunk is None:
+                    continue
+                for _, pcm in audio.push(
+                    chunk.samples, sample_rate=ear.sample_rate, channels=ear.channels, index=chunk.index
+                ):
+                    frame = conversation.step(pcm)
+                    mouth.write(frame.pcm)
+                    answer.append(frame.pcm)
+                    _show(transcript.add(frame))
+        except KeyboardInterrupt:
+            _show(transcript.finish())
+    if audio.counts.lost:
+        seconds = audio.counts.lost / BLOCKS_PER_SECOND
+        print(f"{seconds:.1f} s of sound were lost: the model is too slow on this machine.", file=sys.stderr)
+    return np.concatenate(answer) if answer else np.zeros(0, np.float32)
+
+
+def _show(news: Iterable[Piece | Utterance]) -> None:
+    for item in news:
+        print(_printable(item.text) if isinstance(item, Piece) else "\n", end="", flush=True)
+
+
+def _printable(text: str) -> str:
+    """A random model says control characters too: they must not reach the terminal."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+@contextmanager
+def _watching(conversation: Conversation, pictures: Pictures) -> Iterator[None]:
+    """Offers pictures to the conversation, each at its time from now on, while the block runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        begin = None
+        try:
+            for stamp, picture in pictures:
+                begin = time.monotonic() - stamp if begin is None else begin
+                if over.wait(max(0.0, begin + stamp - time.monotonic())):
+                    break
+                conversation.watch(picture, stamp=stamp)
+        except MoshiVisError as error:
+            print(f"moshivis: {error}; the conversation goes on without new pictures", file=sys.stderr)
+
+    thread = threading.Thread(target=watch, name="pictures")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _load(args: argparse.Namespace) -> Conversation:
+    import torch  # here, so that a wrong file name is told before torch has taken its seconds to load
+
+    from moshivis_ros.conversation import Conversation
+    from moshivis_ros.model.sampling import Sampling
+
+    sampling = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
+    return Conversation.load(
+        args.model,
+        device=args.device,
+        dtype=args.dtype and getattr(torch, args.dtype),
+        revision=args.revision,
+        sampling=Sampling(**sampling),
+        seed=args.seed,
+        refresh=Settings(policy=args.refresh_policy, interval=args.refresh_interval),
+    )

@@ -1,0 +1,112 @@
+"""The `moshivis` command. Every subcommand is one function of a few lines, and loads only what it needs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from moshivis_ros import __version__
+from moshivis_ros.errors import MoshiVisError
+
+Parser = argparse.ArgumentParser
+Run = Callable[[argparse.Namespace], int]
+
+EPILOG = """\
+start here, without the real weights:
+  moshivis init tiny                                  a small random checkpoint in the folder tiny
+  moshivis chat --model tiny --audio question.wav --image photo.jpg --out answer.wav
+
+`moshivis COMMAND --help` explains a command, with examples.
+"""
+
+
+def chat(parser: Parser) -> Run:
+    module = import_module("moshivis_ros.chat")
+    module.add_arguments(parser)
+    run: Run = module.run
+    return run
+
+
+def verify(parser: Parser) -> Run:
+    parser.description = (
+        "Replays the golden.npz of a checkpoint folder and compares with the reference's numbers."
+    )
+    parser.epilog = "exit status: 0 all equal, 1 something differs, 2 the folder cannot be used"
+    parser.add_argument("folder", help="with model.safetensors, config.yaml and golden.npz")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (%(default)s)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="bfloat16 has its own tolerance (%(default)s)",
+    )
+
+    def run(args: argparse.Namespace) -> int:
+        import torch
+
+        from moshivis_ros.verify import run
+
+        return 0 if run(args.folder, args.device, getattr(torch, args.dtype)) else 1
+
+    return run
+
+
+def init(parser: Parser) -> Run:
+    parser.description = (
+        "Writes a checkpoint of random weights, in the layout of the released one: to try everything without the real "
+        "weights. What it says is noise."
+    )
+    parser.add_argument("folder", help="made if it is not there")
+    parser.add_argument("--size", default="tiny", help="preset of the network (%(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the same seed gives the same weights (%(default)s)"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite a checkpoint that is there")
+
+    def run(args: argparse.Namespace) -> int:
+        from moshivis_ros.model.init import init_checkpoint
+
+        init_checkpoint(args.folder, args.size, args.seed, args.force)
+        print(
+            f"{args.folder}: random weights, size {args.size}. Try: moshivis chat --model {args.folder} --help"
+        )
+        return 0
+
+    return run
+
+
+COMMANDS = {
+    "chat": (chat, "talk with the model: a recording, or live"),
+    "verify": (verify, "compare the network with the reference's numbers"),
+    "init": (init, "write a small random checkpoint"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    parser = Parser(
+        prog="moshivis",
+        description="MoshiVis: a spoken conversation about what a camera sees.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (command, summary) in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary)
+        if arguments[:1] == [name]:  # the arguments of the others need not be known
+            subparser.set_defaults(run=command(subparser))
+    try:
+        args = parser.parse_args(arguments)
+        return int(args.run(args))
+    except MoshiVisError as error:
+        print(f"moshivis: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
