@@ -46,7 +46,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, name: str) -> None:
         ({"num_heads": 5}, r"dim \(64\) must be a multiple of num_heads \(5\)"),
         ({"norm": "layer_norm"}, "norm is 'layer_norm': choose one of rms_norm"),
         ({"delays": [0, 1]}, "delays must hold n_q \\+ 1 = 17 numbers"),
-        ({"dep_q": 16}, r"dep_q \(16\) must be between 1 and n_q - 1"),
+        ({"dep_q": 16, "depformer_context": 16}, r"dep_q \(16\) must be between 1 and n_q - 1"),
         ({"depformer_context": 4}, "depformer_context: 4 is less than dep_q"),
         ({"siglip": {"hidden_act": "relu"}}, "only hidden_act gelu_pytorch_tanh"),
         ({"siglip": {"depth": 2}}, "depth"),
