@@ -21,7 +21,6 @@ from typing import Any
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
@@ -68,11 +67,17 @@ def main(args: list[str] | None = None) -> int:
 
 def _options(args: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="", help="checkpoint folder or Hugging Face repo (default: what is shipped)")
+    parser.add_argument(
+        "--model", default="", help="checkpoint folder or Hugging Face repo (default: what is shipped)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--audio", type=Path, help="a recorded question (default: one of the project's own)")
-    parser.add_argument("--images", type=Path, help="a photo, a folder of photos or a video (default: as above)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="to listen to the answer, after the question")
+    parser.add_argument(
+        "--images", type=Path, help="a photo, a folder of photos or a video (default: as above)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=8.0, help="to listen to the answer, after the question"
+    )
     parser.add_argument("--out", type=Path, default=Path("conversation"), help="folder for what is recorded")
     parser.add_argument("--speaker", action="store_true", help="also play the robot's voice")
     options = parser.parse_args(args)
@@ -99,7 +104,9 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     model = options.model or _shipped_model(stack)
     node = Demo()
     stack.callback(node.destroy_node)
-    talk = stack.enter_context(_running("talk", model=model, device=options.device, refresh_policy="interval"))
+    talk = stack.enter_context(
+        _running("talk", model=model, device=options.device, refresh_policy="interval")
+    )
     recorder = stack.enter_context(_running("recorder", folder=str(options.out)))
     camera = stack.enter_context(
         _running("video_file", path=str(options.images), slide_seconds=4.0, loop=True, format="jpeg")
@@ -140,7 +147,12 @@ def _running(executable: str, **parameters: Any) -> Iterator[subprocess.Popen[by
     command = [_prefix() / "lib" / "moshivis_ros" / executable, "--ros-args", "-r", f"__ns:={NAMESPACE}"]
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else value
-        command += ["-p", f"{name}:='{text}'" if isinstance(text, str) and text not in ("true", "false") else f"{name}:={text}"]
+        command += [
+            "-p",
+            f"{name}:='{text}'"
+            if isinstance(text, str) and text not in ("true", "false")
+            else f"{name}:={text}",
+        ]
     # A session of its own: Ctrl-C is for the demo, which ends its nodes in the right order.
     process = subprocess.Popen([str(part) for part in command], start_new_session=True)
     try:
@@ -197,9 +209,15 @@ class Demo(Node):
 
     def _on_transcript(self, message: Transcript) -> None:
         if not message.final:
-            print("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message.text), end="", flush=True)
+            print(
+                "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message.text),
+                end="",
+                flush=True,
+            )
 
     def _on_image_cache(self, message: ImageCacheStatus) -> None:
         if message.refreshes > self.refreshes:
             self.refreshes = message.refreshes
-            print(f"\n[sees a new picture: {message.reason}, encoded in {message.encode_ms:.0f} ms]", flush=True)
+            print(
+                f"\n[sees a new picture: {message.reason}, encoded in {message.encode_ms:.0f} ms]", flush=True
+            )

@@ -16,7 +16,6 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
-
 from moshivis_ros.audio.pcm import encode
 from moshivis_ros.errors import AudioError, ImageError, MoshiVisError
 from moshivis_ros.nodes.audio_queue import AudioQueue

@@ -86,10 +86,8 @@ class AudioReader:
 
     def read(self, message: Any, now: int) -> tuple[bytes, dict[str, Any]]:
         """A message -> the arguments of AudioInput.push(). `now` (ns) is its stamp where it brings none."""
-        samples, sample_format = self._arrays[0]
-        for samples, sample_format in self._arrays:
-            if len(samples(message)):
-                break
+        filled = (entry for entry in self._arrays if len(entry[0](message)))
+        samples, sample_format = next(filled, self._arrays[0])
         stamp = to_nanoseconds(self._header(message).stamp) if self._header else 0
         return samples(message).tobytes(), {
             "sample_rate": self._rate(message),

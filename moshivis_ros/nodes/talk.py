@@ -27,9 +27,11 @@ from moshivis_ros.nodes.interface import declare, values
 from moshivis_ros.nodes.messages import AudioReader, to_audio, to_nanoseconds, to_time
 from moshivis_ros.nodes.spin import spin
 from moshivis_ros.nodes.subscription import MatchedSubscription
-from moshivis_ros.nodes.talk_interface import PARAMETERS, REFRESH, SAMPLING
+from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS, REFRESH, SAMPLING
 from moshivis_ros.transcript import Piece
 from moshivis_ros.vision.refresh_policy import Settings
+
+__all__ = ["INTERFACES", "PARAMETERS", "Talk", "main"]
 
 SUCCESS, FAILURE, ERROR = (
     TransitionCallbackReturn.SUCCESS,

@@ -1,0 +1,88 @@
+"""A robot that talks: the talk node, configured and activated, with the machine's microphone and loudspeaker.
+
+    ros2 launch moshivis_ros talk.launch.py image:=/camera/image_raw
+    ros2 launch moshivis_ros talk.launch.py namespace:=robot2 model:=/path/to/checkpoint microphone:=false
+
+Two robots on one machine: launch it twice, each with a namespace and, for the sound, a params_file naming its devices.
+"""
+
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.conditions import IfCondition
+from launch.events import matches_action
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from launch_ros.substitutions import FindPackageShare
+from lifecycle_msgs.msg import Transition
+
+from launch import LaunchContext, LaunchDescription
+
+DEFAULTS = PathJoinSubstitution([FindPackageShare("moshivis_ros"), "config", "talk.yaml"])
+ARGUMENTS = [
+    DeclareLaunchArgument("model", default_value="", description="checkpoint folder or Hugging Face repo; empty: as in params_file"),
+    DeclareLaunchArgument("device", default_value="", description="auto, cpu, cuda, ...; empty: as in params_file"),
+    DeclareLaunchArgument("image", default_value="image", description="camera topic; its compressed form is beside it"),
+    DeclareLaunchArgument("namespace", default_value="", description="of all nodes and relative topics"),
+    DeclareLaunchArgument("microphone", default_value="true", description="start the microphone node"),
+    DeclareLaunchArgument("speaker", default_value="true", description="start the speaker node"),
+    DeclareLaunchArgument("use_sim_time", default_value="false", description="take the time from /clock"),
+    DeclareLaunchArgument("params_file", default_value=DEFAULTS, description="parameters of all nodes"),
+]  # fmt: skip
+
+
+def generate_launch_description() -> LaunchDescription:
+    # The default transport loses large best-effort messages, such as every VGA picture.
+    transport = "FASTDDS_BUILTIN_TRANSPORTS"
+    large_data = SetEnvironmentVariable(transport, EnvironmentVariable(transport, default_value="LARGE_DATA"))
+    return LaunchDescription([*ARGUMENTS, large_data, OpaqueFunction(function=nodes)])
+
+
+def nodes(context: LaunchContext) -> list:
+    """The nodes, now that the arguments are known: an empty one must not override the parameter file."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ("model", "device")}
+    common = {
+        "package": "moshivis_ros",
+        "namespace": LaunchConfiguration("namespace"),
+        "output": "screen",
+    }
+    parameters = [
+        LaunchConfiguration("params_file"),
+        {"use_sim_time": LaunchConfiguration("use_sim_time")},
+    ]
+    image = LaunchConfiguration("image")
+    talk = LifecycleNode(
+        executable="talk",
+        name="talk",
+        parameters=[*parameters, {name: value for name, value in given.items() if value}],
+        remappings=[("image", image), ("image/compressed", [image, "/compressed"])],
+        **common,
+    )
+    devices = [
+        Node(
+            executable=name,
+            name=name,
+            parameters=parameters,
+            condition=IfCondition(LaunchConfiguration(name)),
+            **common,
+        )
+        for name in ("microphone", "speaker")
+    ]
+    configured = OnStateTransition(
+        target_lifecycle_node=talk,
+        start_state="configuring",
+        goal_state="inactive",
+        entities=[_change(talk, Transition.TRANSITION_ACTIVATE)],
+    )
+    return [talk, *devices, RegisterEventHandler(configured), _change(talk, Transition.TRANSITION_CONFIGURE)]
+
+
+def _change(node: LifecycleNode, transition: int) -> EmitEvent:
+    event = ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
+    return EmitEvent(event=event)
