@@ -1,0 +1,39 @@
+# For a machine without ROS: everything happens in .venv, which takes ROS 2 from PyPI. Where ROS is sourced, use colcon.
+
+PYTHON ?= python3
+OUT ?= conversation
+export PYTHON TORCH_INDEX
+
+# .venv is the ROS prefix: the package is built into it, next to ROS.
+venv := $(CURDIR)/.venv
+run := VIRTUAL_ENV=$(venv) AMENT_PREFIX_PATH=$(venv) CMAKE_PREFIX_PATH=$(venv) PATH="$(venv)/bin:$$PATH"
+sources := CMakeLists.txt package.xml scripts/node.in $(shell find msg moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
+
+.PHONY: help talk test build lint clean
+
+help:  ## show this
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+	@echo "Variables: PYTHON ($(PYTHON)), OUT ($(OUT)), TORCH_INDEX (an index to take torch from instead of PyPI)"
+
+talk: .venv/built  ## a conversation through the real nodes; leaves conversation.wav and transcript.json in $(OUT)
+	$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)"
+
+test: lint  ## all tests
+	$(run) python -m pytest
+
+lint: .venv/built  ## ruff and mypy
+	$(run) ruff check .
+	$(run) mypy
+
+build: .venv/built  ## set up .venv and build the package into it
+
+clean:  ## remove what was built, and .venv
+	rm -rf .venv build log
+
+.venv/ready: setup.py scripts/setup_venv.sh scripts/missing_packages.sh scripts/patch_ros_wheels.py
+	scripts/setup_venv.sh
+	@touch $@
+
+.venv/built: .venv/ready $(sources)
+	$(run) colcon build --symlink-install --merge-install --install-base .venv --cmake-args -DBUILD_TESTING=OFF
+	@touch $@

