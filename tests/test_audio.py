@@ -216,10 +216,10 @@ def test_a_long_gap_is_counted_and_not_filled():
     assert audio.counts.lost == 99
 
 
-@pytest.mark.parametrize("first", [0, 3])
-def test_a_restarted_publisher_is_heard_at_once(first):
+@pytest.mark.parametrize("last, first", [(1000, 0), (1000, 3), (4, 0)])
+def test_a_restarted_publisher_is_heard_at_once(last, first):
     audio = AudioInput()
-    audio.push(message(), index=1000)
+    audio.push(message(), index=last)
     assert len(audio.push(message(), index=first)) == 1
     assert len(audio.push(message(), index=first + 1)) == 1
     assert audio.counts.lost == audio.counts.repeated == 0

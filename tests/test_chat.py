@@ -71,7 +71,7 @@ def test_the_answer_is_as_long_as_what_was_heard():
 def test_pictures_are_offered_at_their_time_and_only_the_newest():
     picture = np.zeros((4, 4, 3), np.uint8)
     parrot = Parrot()
-    pictures = iter([(0.0, picture), (0.03, picture), (0.09, picture), (0.4, picture), (99.0, picture)])
+    pictures = iter([(time, picture) for time in (0.0, 0.02, 0.03, 0.09, 0.4, 99.0)])
     chat.answer_recording(parrot, np.zeros(10 * FRAME_SIZE, np.float32), pictures, Transcript())
     assert parrot.shown == [(0, 0.0), (1, 0.03), (2, 0.09), (5, 0.4)]
 

@@ -148,6 +148,12 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(virtual):
         Speaker(99)
 
 
+def test_a_machine_without_devices_says_so(monkeypatch):
+    monkeypatch.setattr(devices, "_devices", lambda kind: [])
+    with pytest.raises(AudioError, match=r"(?s)no microphone is the default device.*\(there is none\)"):
+        find_device(None, "input")
+
+
 def test_a_device_is_found_by_part_of_its_name_or_its_index(virtual):
     index = find_device("PULS", "input")
     assert (

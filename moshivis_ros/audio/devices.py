@@ -25,7 +25,7 @@ Kind = Literal["input", "output"]
 BLOCKS_PER_SECOND = 50
 QUEUE_SECONDS = 2.0  # how long a reader may sleep before sound is lost
 STALL_SECONDS = (
-    5.0  # a device that is silent for so long is gone, whatever its driver says; slow ones take 2 to start
+    5.0  # without sound for so long, a device is gone whatever its driver says; slow ones start in 2
 )
 SPEAKER_SECONDS = 0.5  # the most sound a speaker holds back: more would be a slow answer
 
@@ -66,14 +66,8 @@ def find_device(device: str | int | None, kind: Kind) -> int:
         return int(found[0]["index"])
     role = "microphone" if kind == "input" else "loudspeaker"
     problem = f"no {role} is {wanted}" if not found else f"{len(found)} {role}s fit {wanted}"
-    raise AudioError(
-        "\n".join(
-            [
-                f"{problem}; give a part of one name, or an index, of:",
-                *list_devices(kind),
-            ]
-        )
-    )
+    there_is = list_devices(kind) or ["  (there is none)"]
+    raise AudioError("\n".join([f"{problem}; give a part of one name, or an index, of:", *there_is]))
 
 
 class _Stream:

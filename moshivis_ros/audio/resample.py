@@ -38,9 +38,8 @@ class Resampler:
         # The prototype filter runs at source * up Hz, where one period of the lower rate is max(up, down) samples.
         period = max(self._up, self._down)
         time = np.arange(-HALF_WIDTH * period, HALF_WIDTH * period + 1) / period
-        cutoff = (
-            1 - TRANSITION
-        )  # of the lower Nyquist frequency: the stop band begins there, or aliases get in
+        # The stop band begins at the lower Nyquist frequency, or aliases get in: the cutoff lies half a band below.
+        cutoff = 1 - TRANSITION  # of that frequency
         taps = cutoff * np.sinc(cutoff * time) * np.kaiser(time.size, KAISER_BETA) * self._up / period
         width = -(-taps.size // self._up)
         taps = np.pad(taps, (0, width * self._up - taps.size))
