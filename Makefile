@@ -6,7 +6,8 @@ export PYTHON TORCH_INDEX
 
 # .venv is the ROS prefix: the package is built into it, next to ROS.
 venv := $(CURDIR)/.venv
-run := VIRTUAL_ENV=$(venv) AMENT_PREFIX_PATH=$(venv) CMAKE_PREFIX_PATH=$(venv) PATH="$(venv)/bin:$$PATH"
+in_venv := VIRTUAL_ENV=$(venv) CMAKE_PREFIX_PATH=$(venv) PATH="$(venv)/bin:$$PATH"
+run := AMENT_PREFIX_PATH=$(venv) $(in_venv)
 sources := CMakeLists.txt package.xml scripts/node.in $(shell find msg moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
 
 .PHONY: help talk test build lint clean
@@ -16,14 +17,14 @@ help:  ## show this
 	@echo "Variables: PYTHON ($(PYTHON)), OUT ($(OUT)), TORCH_INDEX (an index to take torch from instead of PyPI)"
 
 talk: .venv/built  ## a conversation through the real nodes; leaves conversation.wav and transcript.json in $(OUT)
-	$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)"
+	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)"
 
 test: lint  ## all tests
-	$(run) python -m pytest
+	@$(run) python -m pytest
 
 lint: .venv/built  ## ruff and mypy
-	$(run) ruff check .
-	$(run) mypy
+	@$(run) ruff check .
+	@$(run) mypy
 
 build: .venv/built  ## set up .venv and build the package into it
 
@@ -35,5 +36,6 @@ clean:  ## remove what was built, and .venv
 	@touch $@
 
 .venv/built: .venv/ready $(sources)
-	$(run) colcon build --symlink-install --merge-install --install-base .venv --cmake-args -DBUILD_TESTING=OFF
+	@echo "== messages and nodes"
+	@$(in_venv) colcon build --symlink-install --merge-install --install-base .venv --cmake-args -DBUILD_TESTING=OFF
 	@touch $@

@@ -1,6 +1,6 @@
-"""Point the CMake files of the ROS wheels in the running Python's prefix at that Python.
+"""Point the CMake files of the ROS wheels in this Python's prefix at this Python.
 
-They name the folders of the machine they were built on (/opt/python/cp311-cp311/...). Running it twice changes nothing more.
+They name the folders of the machine they were built on. Running it twice changes nothing more.
 """
 
 import re
@@ -17,4 +17,3 @@ for path in sorted(Path(sys.prefix).glob("share/*/cmake/*.cmake")):
     after = SITE_PACKAGES.sub(site_packages, HEADERS.sub(headers, before))
     if after != before:
         path.write_text(after)
-        print(f"patched {path.relative_to(sys.prefix)}")
