@@ -18,6 +18,7 @@ setup(
         "opencv-python>=4.5,<4.12; python_version < '3.11'",
         "opencv-python>=4.5; python_version >= '3.11'",
         "pyyaml>=5.4",
+        "rich>=10",
         "safetensors>=0.4",
         "sentencepiece>=0.2",
         "sounddevice>=0.4.4",
