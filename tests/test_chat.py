@@ -124,7 +124,7 @@ def test_a_recording_is_answered(tiny, tmp_path):
     for utterance in said["utterances"]:
         assert set(utterance) == {"start", "end", "text", "gate"}
         assert 0 < utterance["start"] < utterance["end"] <= seconds + 0.08
-        assert f"{utterance['start']:.2f} s  {utterance['text'][0]}" in done.stdout
+        assert f"{utterance['start']:.2f} s  {chat._printable(utterance['text'])}" in done.stdout
     assert done.stdout.replace("\n", "").isprintable()
     assert said["refreshes"] == [{"time": 0.0, "reason": "shown"}]
 
