@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from torch import Tensor, nn
+from torch import Tensor
 
-from moshivis_ros.errors import CheckpointError
+from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model.checkpoint import save_model
 from moshivis_ros.model.codec import build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
@@ -42,14 +42,17 @@ Good morning, how are you today? I am fine, thanks for asking.
 def init_checkpoint(folder: Path | str, size: str = "tiny", seed: int = 0, overwrite: bool = False) -> Path:
     """Write an untrained checkpoint to ``folder``, in the released layout, and return the folder.
 
-    ``size`` is a preset of ModelConfig; the same seed gives the same files. Raises CheckpointError for a folder
-    that is not empty, unless ``overwrite`` (which replaces the checkpoint's own files and leaves others alone).
+    ``size`` is an untrained preset of ModelConfig; the same seed gives the same files. Raises ConfigError for
+    another size, and CheckpointError for a folder that is not empty, unless ``overwrite``, which replaces the
+    checkpoint's own files and leaves others alone.
     """
+    config = dataclasses.replace(ModelConfig.preset(size), text_card=TEXT_CARD)
+    if config.trained:
+        raise ConfigError(f"size {size!r} is a released model, not one for random weights: choose 'tiny'")
     folder = Path(folder).expanduser()
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise CheckpointError(f"{folder} is not empty: choose another folder, or ask to overwrite it")
+    if folder.is_file() or (folder.exists() and any(folder.iterdir()) and not overwrite):
+        raise CheckpointError(f"{folder} is not an empty folder: choose another, or ask to overwrite it")
     folder.mkdir(parents=True, exist_ok=True)
-    config = dataclasses.replace(ModelConfig.preset(size), text_card=TEXT_CARD, trained=False)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         save_model(_random_lm(config), folder)
@@ -60,15 +63,18 @@ def init_checkpoint(folder: Path | str, size: str = "tiny", seed: int = 0, overw
 
 def _random_lm(config: ModelConfig) -> MoshiVis:
     model = MoshiVis(config)
+    common = torch.randn(config.dim).sign()
     for name, parameter in model.named_parameters():
         _randomize(name, parameter)
-        if ".gate.alpha." in name:
-            parameter.mul_(4)  # against the gate's offset of -4: without it no picture would ever show
-    # Mostly padding, as in real speech: what all text embeddings have in common leads to the padding token.
-    common = torch.randn(config.dim).sign()
-    model.llm.text_emb.weight.add_(common / 2)
+        if ".gate.alpha." in name or ".mha.in_proj_weight" in name:
+            parameter.mul_(3)  # against the gate's offset of -4: without it no picture would ever show
+        elif name.startswith("audio_emb."):
+            parameter.add_(0.1 * common)
+    # Much padding, as in real speech: what all audio tokens have in common leads to the padding token, which
+    # itself leads away from it, so that the model neither babbles nor falls silent for good.
+    model.llm.text_emb.weight[config.padding_token_id] -= 0.8 * common
     model.llm.text_linear.weight.mul_(3)
-    model.llm.text_linear.weight[config.padding_token_id] = 80 * common / config.dim
+    model.llm.text_linear.weight[config.padding_token_id] = 50 * common / config.dim
     return model
 
 
@@ -83,7 +89,7 @@ def _random_mimi(config: ModelConfig) -> Any:
             buffer.fill_(1)
     # Random codes shall sound like quiet noise, without an offset.
     pcm = mimi.decode(torch.randint(config.audio_card, (1, mimi.num_codebooks, 50)))
-    last: nn.Conv1d = mimi.decoder.model[-1].conv.conv
+    last = mimi.decoder.model[-1].conv.conv
     last.weight.mul_(0.05 / pcm.std())
     last.bias.sub_(pcm.mean()).mul_(0.05 / pcm.std())
     return mimi

@@ -25,7 +25,7 @@ class Tokenizer:
         if not path.is_file():
             raise CheckpointError(f"there is no {path.name} in {folder}: download the checkpoint again")
         try:
-            pieces = SentencePieceProcessor(model_proto=path.read_bytes())
+            pieces = SentencePieceProcessor(model_file=str(path))
         except RuntimeError as error:
             raise CheckpointError(
                 f"{path} is damaged or not a SentencePiece model: {error}; download it again"
