@@ -27,7 +27,8 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=0.5)  # spin() may sleep through a signal that comes just before it waits
     except (KeyboardInterrupt, ExternalShutdownException, Done):
         pass
     except BAD_INPUT as error:
