@@ -69,12 +69,12 @@ def _random_lm(config: ModelConfig) -> MoshiVis:
         if ".gate.alpha." in name or ".mha.in_proj_weight" in name:
             parameter.mul_(3)  # against the gate's offset of -4: without it no picture would ever show
         elif name.startswith("audio_emb."):
-            parameter.add_(0.1 * common)
+            parameter.add_(0.15 * common)
     # Much padding, as in real speech: what all audio tokens have in common leads to the padding token, which
     # itself leads away from it, so that the model neither babbles nor falls silent for good.
-    model.llm.text_emb.weight[config.padding_token_id] -= 0.8 * common
+    model.llm.text_emb.weight[config.padding_token_id] -= 1.6 * common
     model.llm.text_linear.weight.mul_(3)
-    model.llm.text_linear.weight[config.padding_token_id] = 50 * common / config.dim
+    model.llm.text_linear.weight[config.padding_token_id] = 60 * common / config.dim
     return model
 
 
