@@ -14,10 +14,11 @@ sources := CMakeLists.txt package.xml scripts/node.in $(shell find msg moshivis_
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
-	@echo "Variables: PYTHON ($(PYTHON)), OUT ($(OUT)), TORCH_INDEX (an index to take torch from instead of PyPI)"
+	@echo "Variables: OUT ($(OUT)), MODEL (a checkpoint folder or Hugging Face repo for talk), PYTHON ($(PYTHON)),"
+	@echo "           TORCH_INDEX (where to take torch from instead of PyPI)"
 
 talk: .venv/built  ## a conversation through the real nodes; leaves conversation.wav and transcript.json in $(OUT)
-	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)"
+	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
 
 test: lint  ## all tests
 	@$(run) python -m pytest
