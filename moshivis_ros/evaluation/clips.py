@@ -1,7 +1,8 @@
 """Rendered clips with known truth: what could be seen in every frame, and when that changed.
 
-The clean pictures of a clip are rendered once and kept on disk. What a camera adds (noise, exposure, flicker, shake,
-blur, compression, bad frames) is put on when a frame is read, from the clip's seed.
+The clean pictures of a clip are rendered once and kept on disk, and so are the thumbnails of its frames. What
+a camera adds (noise, exposure, flicker, shake, blur, compression, bad frames) is put on when a frame is read,
+from the clip's seed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,10 +23,11 @@ import numpy.typing as npt
 from moshivis_ros.simulation.random_scene import random_scene, random_script
 from moshivis_ros.simulation.render import Renderer, Seen
 from moshivis_ros.simulation.scene import Change, Pose, Scene, Thing
+from moshivis_ros.vision.scene_change import thumbnail
 
 FRAME_SECONDS = 0.08
 WIDTH, HEIGHT = 320, 240
-VERSION = 3  # of what is rendered: raise it and old files are not used any more
+VERSION = 3  # of scenes, camera and thumbnails: raise it and old files are not used any more
 
 Image = npt.NDArray[np.uint8]
 View = tuple[Seen, ...]
@@ -34,8 +37,8 @@ View = tuple[Seen, ...]
 class Clip:
     """One rendered clip.
 
-    pictures: the different clean pictures as PNG; shows: which one each frame shows; views: what is to be seen
-    in each picture.
+    pictures: the different clean pictures as PNG; shows: which one each frame shows; views: what is to be
+    seen in each picture.
     """
 
     seed: int
@@ -57,7 +60,7 @@ class Clip:
 
     @cached_property
     def changes(self) -> tuple[int, ...]:
-        """Frames at which the last description (the first frame's, or that of the last change) became wrong."""
+        """Frames at which the last description (the first frame's, or the last change's) became wrong."""
         told, changes = 0, []
         for k in range(len(self)):
             if self.shows[k] != self.shows[told] and not same_story(self.view(told), self.view(k)):
@@ -69,8 +72,8 @@ class Clip:
 def same_story(told: View, now: View) -> bool:
     """Would a person who describes `told` be right about `now`?
 
-    The same things, in the same colours, none elsewhere in the room by more than its own largest side. A thing counts
-    as there from half of it in sight on, as gone below a fifth; in between either is right.
+    The same things, in the same colours, none elsewhere in the room by more than its own largest side. A
+    thing counts as there from half of it in sight on, as gone below a fifth; in between either is right.
     """
     for one, other in ((told, now), (now, told)):
         found = {seen.name: seen for seen in other}
@@ -160,14 +163,25 @@ def clip_scene(seed: int, seconds: float) -> Scene:
 def load_clip(seed: int, seconds: float) -> Clip:
     """The clip of this seed, from the disk if it has been rendered before."""
     path = cache_folder() / f"clip-v{VERSION}-{seed}-{seconds:g}s.npz"
-    if path.exists():
-        return _read(path)
-    clip = _render(seed, seconds)
+    if not path.exists():
+        _save(path, _packed(_render(seed, seconds)))
+    return _read(path)
+
+
+def thumbnails(clip: Clip) -> npt.NDArray[np.uint8]:
+    """uint8 [frames, 48, 64, 3]: scene_change.thumbnail of every frame, from the disk if made before."""
+    path = cache_folder() / f"thumbs-v{VERSION}-{clip.seed}-{len(clip)}.npz"
+    if not path.exists():
+        _save(path, {"thumbs": np.stack([thumbnail(image) for image in clip.frames()])})
+    with np.load(path) as data:
+        return np.asarray(data["thumbs"])
+
+
+def _save(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.npz")
-    _write(clip, partial)
-    partial.replace(path)  # a run that is cut off leaves no half clip
-    return clip
+    np.savez(partial, **arrays)
+    partial.replace(path)  # a run that is cut off leaves no half file
 
 
 def cache_folder() -> Path:
@@ -201,14 +215,14 @@ def _decode(png: bytes) -> Image:
     return np.asarray(image[:, :, ::-1], np.uint8)
 
 
-def _write(clip: Clip, path: Path) -> None:
+def _packed(clip: Clip) -> dict[str, npt.NDArray[Any]]:
     about = {
         "seed": clip.seed,
         "shows": clip.shows,
         "views": [[asdict(s) for s in view] for view in clip.views],
     }
     pictures = {f"picture{k}": np.frombuffer(png, np.uint8) for k, png in enumerate(clip.pictures)}
-    np.savez(path, about=np.array(json.dumps(about)), **pictures)
+    return {"about": np.array(json.dumps(about)), **pictures}
 
 
 def _read(path: Path) -> Clip:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import cv2
 import numpy as np
@@ -21,8 +21,10 @@ import numpy.typing as npt
 from moshivis_ros.errors import ConfigError, ImageError
 
 Image = npt.NDArray[np.uint8]
+Grey = npt.NDArray[np.float32]
 WIDTH, HEIGHT = 64, 48
 DEFAULT = "patches"
+LIVE = 25  # frames without an exact copy that make a camera a live one
 
 
 @dataclass(frozen=True)
@@ -161,59 +163,59 @@ class FrameCheck:
 
     def __init__(self) -> None:
         self._previous: Image | None = None
-        self._live = 0  # frames in a row that were not exact copies
+        self._good: Image | None = None
+        self._live = 0  # frames so far that were not exact copies, in a row until there are LIVE of them
 
     def check(self, thumb: Thumbnail) -> str | None:
         pixels, previous = thumb.pixels, self._previous
         self._previous = pixels
-        reason = quality(pixels, previous)
         copy = previous is not None and np.array_equal(pixels, previous)
         if not copy:
             self._live += 1
         elif self._live < LIVE:
             self._live = 0
         # Still pictures and noiseless simulations repeat themselves for good reason; live sensors do not.
-        return reason or ("frozen" if copy and self._live >= LIVE else None)
+        frozen = "frozen" if copy and self._live >= LIVE else None
+        reason = _fault(_grey(pixels), _grey(previous), _grey(self._good)) or frozen
+        if reason is None:
+            self._good = pixels
+        return reason
 
 
-LIVE = 25
-
-
-def quality(pixels: Image, previous: Image | None = None) -> str | None:
-    """Why this thumbnail (uint8 [48, 64, 3]) is a bad frame, or None. previous: that of the frame before.
-
-    Torn and blurred are judged against the frame before: the same view with a new edge right across it, or
-    with its detail gone.
-    """
-    grey = _grey(pixels)
+def _fault(grey: Grey, previous: Grey | None, good: Grey | None) -> str | None:
+    """grey, previous, good: float32 [48, 64]; this frame, the one before, the last good one."""
     if np.count_nonzero(grey > 20) < 0.02 * grey.size:
         return "black"
-    if np.count_nonzero(grey > 250) > 0.9 * grey.size:
+    if np.count_nonzero(grey > 230) > 0.9 * grey.size:
         return "saturated"
-    if previous is not None:
-        before = _grey(previous)
-        if _torn(grey, before):
-            return "torn"
-        if _blurred(grey, before):
-            return "blurred"
-    return None
+    if previous is None or good is None:
+        return None
+    # Torn is only the first frame of a kind: what is still there in the next one is the view.
+    if _torn(grey, previous) and _torn(grey, good):
+        return "torn"
+    return "blurred" if _blurred(grey, good) else None
 
 
-def _torn(grey: npt.NDArray[Any], before: npt.NDArray[Any]) -> bool:
+def _torn(grey: Grey, before: Grey) -> bool:
     """Above some row the frame is as it was, from there on all across it is not."""
     changed = (cv2.absdiff(grey, before) > 20).mean(axis=1)  # [48] share of each row
     row = int(np.argmax(changed > 0.1))  # the first that is not as it was
     return bool(6 <= row < HEIGHT - 6 and changed[row + 1 : row + 7].min() > 0.6)
 
 
-def _grey(pixels: Image) -> npt.NDArray[Any]:
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32)
+@overload
+def _grey(pixels: Image) -> Grey: ...
+@overload
+def _grey(pixels: None) -> None: ...
+def _grey(pixels: Image | None) -> Grey | None:
+    return None if pixels is None else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.float32)
 
 
-def _blurred(grey: npt.NDArray[Any], before: npt.NDArray[Any]) -> bool:
+def _blurred(grey: Grey, before: Grey) -> bool:
+    """The same view, with its detail gone."""
     same_view = cv2.absdiff(cv2.blur(grey, (9, 9)), cv2.blur(before, (9, 9))).mean() < 6
     return bool(same_view and _detail(grey) < 0.4 * _detail(before))
 
 
-def _detail(grey: npt.NDArray[Any]) -> float:
+def _detail(grey: Grey) -> float:
     return float(cv2.absdiff(grey, cv2.GaussianBlur(grey, (5, 5), 0)).mean())
