@@ -4,6 +4,10 @@
     ros2 launch moshivis_ros talk.launch.py namespace:=robot2 model:=/path/to/checkpoint microphone:=false
 
 Two robots on one machine: launch it twice, each with a namespace and, for the sound, a params_file naming its devices.
+
+FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA is not set here on purpose: nodes with it and nodes without it do not find each
+other, so a camera driver or a `ros2 topic echo` in another terminal would be cut off. Where large raw pictures get lost,
+the camera driver needs config/large_images.xml; the talk node says so.
 """
 
 from launch.actions import (
@@ -11,11 +15,10 @@ from launch.actions import (
     EmitEvent,
     OpaqueFunction,
     RegisterEventHandler,
-    SetEnvironmentVariable,
 )
 from launch.conditions import IfCondition
 from launch.events import matches_action
-from launch.substitutions import EnvironmentVariable, LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode, Node
 from launch_ros.event_handlers import OnStateTransition
 from launch_ros.events.lifecycle import ChangeState
@@ -38,10 +41,7 @@ ARGUMENTS = [
 
 
 def generate_launch_description() -> LaunchDescription:
-    # The default transport loses large best-effort messages, such as every VGA picture.
-    transport = "FASTDDS_BUILTIN_TRANSPORTS"
-    large_data = SetEnvironmentVariable(transport, EnvironmentVariable(transport, default_value="LARGE_DATA"))
-    return LaunchDescription([*ARGUMENTS, large_data, OpaqueFunction(function=nodes)])
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes)])
 
 
 def nodes(context: LaunchContext) -> list:

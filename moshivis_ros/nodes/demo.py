@@ -44,8 +44,7 @@ class DemoError(MoshiVisError):
 
 def main(args: list[str] | None = None) -> int:
     options = _options(args)
-    # Photos are lost over the default transport; and a demo is nobody else's business on the network.
-    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
+    # A demo is nobody else's business on the network.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)

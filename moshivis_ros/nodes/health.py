@@ -15,8 +15,8 @@ BUDGET_MS = 80.0  # one frame
 WINDOW = 750  # frames, one minute
 LOST_AFTER = 1.0  # seconds without a message from a source that has a publisher
 LARGE_IMAGES = (
-    "large best-effort messages get lost over the default transport: set FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA for both "
-    "nodes, or use image/compressed"
+    "large best-effort pictures get lost on the way: let the camera publish reliably, use image/compressed, or start its "
+    "driver with FASTDDS_DEFAULT_PROFILES_FILE set to share/moshivis_ros/config/large_images.xml"
 )
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR

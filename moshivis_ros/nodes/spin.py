@@ -28,7 +28,9 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while rclpy.ok():
-            executor.spin_once(timeout_sec=0.5)  # spin() may sleep through a signal that comes just before it waits
+            executor.spin_once(
+                timeout_sec=0.5
+            )  # spin() may sleep through a signal that comes just before it waits
     except (KeyboardInterrupt, ExternalShutdownException, Done):
         pass
     except BAD_INPUT as error:
