@@ -208,9 +208,7 @@ def _conversation(
                 out = _forced_step(stream, user, text, audio)
             alpha = reported_gate(out.gates)[0]
             values = {
-                "input_tokens": torch.cat(
-                    [recorded[f"emb{i}"].flatten() for i in range(1 + model.config.n_q)]
-                ),
+                "input_tokens": stream.tokens[0, :, step % stream.tokens.shape[2]],
                 "text_token": recorded["text_logits"].flatten().argmax(),
                 "audio_tokens": torch.stack(
                     [recorded[f"audio_logits{i}"].flatten().argmax() for i in range(model.config.dep_q)]
@@ -273,9 +271,6 @@ def _recording(model: MoshiVis) -> Iterator[dict[str, Tensor]]:
 
         handles.append(module.register_forward_hook(hook))
 
-    keep(model.llm.text_emb, input="emb0")
-    for i, embedding in enumerate(model.audio_emb):
-        keep(embedding, input=f"emb{i + 1}")
     for i, layer in enumerate(model.llm.transformer.layers):
         keep(layer, output=f"layer{i}")
     keep(model.llm.out_norm, output="transformer_out")

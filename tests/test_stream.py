@@ -167,8 +167,9 @@ def test_codes_of_another_shape_are_refused(model: MoshiVis) -> None:
 def test_sampling_follows_the_distribution() -> None:
     torch.manual_seed(0)
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0, -1.0]]).expand(20000, 5)
-    noise = torch.empty(20000, MAX_TOP_K).exponential_()
-    tokens = sample(logits, torch.tensor(0.5), torch.tensor(3), noise)
+    race = -torch.empty(20000, MAX_TOP_K).exponential_().log()
+    race[:, 3:] = -torch.inf
+    tokens = sample(logits, torch.tensor(0.5), race)
     share = torch.bincount(tokens, minlength=5) / 20000
     expected = torch.softmax(torch.tensor([-torch.inf, 1.0, 2.0, 3.0, -torch.inf]) / 0.5, 0)
     assert torch.allclose(share, expected, atol=0.01)
@@ -176,7 +177,7 @@ def test_sampling_follows_the_distribution() -> None:
 
 def test_temperature_zero_takes_the_first_of_equals() -> None:
     logits = torch.tensor([[1.0, 5.0, 5.0, 0.0]])
-    assert sample(logits, torch.tensor(0.0), torch.tensor(4), torch.ones(1, MAX_TOP_K)).tolist() == [1]
+    assert sample(logits, torch.tensor(0.0), torch.zeros(1, MAX_TOP_K)).tolist() == [1]
 
 
 @pytest.mark.parametrize(

@@ -4,20 +4,11 @@ codebook.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.layers import GatedFeedForward, RMSNorm
-
-
-class _Projection(nn.Module):
-    """A bare weight, to keep the released name ``out_proj.weight``."""
-
-    def __init__(self, rows: int, columns: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(rows, columns))
+from moshivis_ros.model.layers import GatedFeedForward, RMSNorm, store_as_one
 
 
 class DepformerAttention(nn.Module):
@@ -29,18 +20,19 @@ class DepformerAttention(nn.Module):
         super().__init__()
         dim = config.depformer_dim
         self.num_heads = config.depformer_num_heads
-        self.in_proj_weight = nn.Parameter(torch.empty(config.dep_q * 3 * dim, dim))
-        self.out_proj = _Projection(config.dep_q * dim, dim)
+        codebooks = range(config.dep_q)
+        self.in_proj = nn.ModuleList(nn.Linear(dim, 3 * dim, bias=False) for _ in codebooks)
+        self.out_proj = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in codebooks)
+        store_as_one(self, "in_proj_weight", {f"in_proj.{i}.weight": 3 * dim for i in codebooks})
+        store_as_one(self, "out_proj.weight", {f"out_proj.{i}.weight": dim for i in codebooks})
 
     def forward(self, x: Tensor, codebook: int, kv: Tensor) -> Tensor:
-        dim = x.shape[-1]
-        weight_in = self.in_proj_weight[codebook * 3 * dim : (codebook + 1) * 3 * dim]
-        weight_out = self.out_proj.weight[codebook * dim : (codebook + 1) * dim]
-        qkv = F.linear(x, weight_in).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        kv[:, :, :, codebook : codebook + 1] = qkv[1:]
-        k, v = kv[:, :, :, : codebook + 1]
-        y = F.scaled_dot_product_attention(qkv[0], k, v)
-        return F.linear(y.transpose(1, 2).flatten(2), weight_out)
+        qkv = self.in_proj[codebook](x).unflatten(-1, (3, self.num_heads, 1, -1))  # [B, 3, H, 1, D]
+        kv[:, :, :, codebook : codebook + 1] = qkv[:, 1:]
+        k, v = kv[:, :, :, : codebook + 1].unbind(1)
+        y = F.scaled_dot_product_attention(qkv[:, 0], k, v)  # [B, H, 1, D]
+        out: Tensor = self.out_proj[codebook](y.flatten(1))
+        return out
 
 
 class DepformerLayer(nn.Module):
@@ -55,7 +47,7 @@ class DepformerLayer(nn.Module):
         )
 
     def forward(self, x: Tensor, codebook: int, kv: Tensor) -> Tensor:
-        """``x`` [B, 1, depformer_dim]; ``kv`` [2, B, H, dep_q, D] is written at ``codebook``."""
+        """``x`` [B, depformer_dim]; ``kv`` [B, 2, H, dep_q, D] is written at ``codebook``."""
         x = x + self.self_attn(self.norm1(x), codebook, kv)
         out: Tensor = x + self.gating[codebook](self.norm2(x))
         return out

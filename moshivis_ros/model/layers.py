@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,10 +24,33 @@ class RMSNorm(nn.Module):
         self.float32 = form.endswith("_f32")
         self.eps = 1e-8 if self.float32 else 1e-5
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, T, dim] -> the same
+    def forward(self, x: Tensor) -> Tensor:  # [..., dim] -> the same
+        alpha = self.alpha.flatten()
+        if self.mean_square:
+            return F.rms_norm(x, alpha.shape, alpha, self.eps)  # computes in float32 whatever the type
         y = x.float() if self.float32 else x
-        power = y.square().mean(-1, keepdim=True) if self.mean_square else y.var(-1, keepdim=True)
-        return (y * (self.alpha.to(y.dtype) * torch.rsqrt(power + self.eps))).to(x.dtype)
+        scale = torch.rsqrt(y.var(-1, keepdim=True) + self.eps)
+        return (y * (alpha.to(y.dtype) * scale)).to(x.dtype)
+
+
+def store_as_one(module: nn.Module, name: str, parts: dict[str, int]) -> None:
+    """In the state dict of ``module``, store several weights as one: checkpoints do that with projections.
+
+    ``parts`` are the names of the weights and their numbers of rows. Parts that are not there (they have been
+    quantised, and have other names) are left alone.
+    """
+
+    def join(_: nn.Module, state: dict[str, Tensor], prefix: str, __: Any) -> None:
+        if all(prefix + part in state for part in parts):
+            state[prefix + name] = torch.cat([state.pop(prefix + part) for part in parts])
+
+    def split(state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+        if prefix + name in state:
+            weights = state.pop(prefix + name).split(list(parts.values()))
+            state.update({prefix + part: weight for part, weight in zip(parts, weights, strict=True)})
+
+    module._register_state_dict_hook(join)
+    module._register_load_state_dict_pre_hook(split)
 
 
 class GatedFeedForward(nn.Module):
@@ -37,7 +62,7 @@ class GatedFeedForward(nn.Module):
         self.linear_in = nn.Linear(dim, 2 * hidden, bias=False)
         self.linear_out = nn.Linear(hidden, dim, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, T, dim] -> the same
+    def forward(self, x: Tensor) -> Tensor:  # [..., dim] -> the same
         a, b = self.linear_in(x).chunk(2, dim=-1)
         out: Tensor = self.linear_out(F.silu(a) * b)
         return out
@@ -48,22 +73,27 @@ class TokenEmbedding(nn.Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:  # [...] -> [..., dim]
         absent = ids == -1
-        out = F.embedding(torch.where(absent, 0, ids), self.weight)
+        out = F.embedding(ids.masked_fill(absent, 0), self.weight)
         return out.masked_fill(absent[..., None], 0)
 
 
-def rotary(offset: Tensor, head_dim: int, max_period: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the rotary embedding at positions ``offset`` [T], each [T, head_dim / 2] in
-    float32.
+def rotary_frequencies(head_dim: int, max_period: float) -> Tensor:
+    """Angle per frame of each interleaved pair (2i, 2i + 1) of a head: [head_dim / 2] float32."""
+    return max_period ** (-2 * torch.arange(head_dim // 2, dtype=torch.float32) / head_dim)
+
+
+def rotary(offset: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``rotate`` needs at the positions ``offset``: two factors [..., D], float32.
+
+    ``offset`` [..., 1] and ``frequencies`` [..., D / 2] broadcast.
     """
-    pair = torch.arange(head_dim // 2, device=offset.device, dtype=torch.float32)
-    angle = offset.float()[:, None] * max_period ** (-2 * pair / head_dim)
-    return angle.cos(), angle.sin()
+    angle = offset * frequencies
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack((cos, cos), dim=-1).flatten(-2), torch.stack((-sin, sin), dim=-1).flatten(-2)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the interleaved pairs (2i, 2i + 1) of ``x`` [..., T, D] by the angles of ``rotary``, in
-    float32.
-    """
-    re, im = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((re * cos - im * sin, re * sin + im * cos), dim=-1).flatten(-2).to(x.dtype)
+    """Turn the interleaved pairs (2i, 2i + 1) of ``x`` [..., D] by the angles of ``rotary``, in float32."""
+    y = x.float()
+    swapped = y.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(y * cos, swapped, sin).to(x.dtype)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.depformer import DepformerLayer
 from moshivis_ros.model.image_encoder import ImagePrefix
-from moshivis_ros.model.layers import GatedFeedForward, RMSNorm, TokenEmbedding, rotate
+from moshivis_ros.model.layers import GatedFeedForward, RMSNorm, TokenEmbedding, rotate, store_as_one
 
 GATE_LAYERS = 10  # the reported gate is the mean of the last 10 layers
 
@@ -24,9 +24,9 @@ class Position(NamedTuple):
     """Where one streaming step stands: computed once, used by every layer."""
 
     slot: Tensor  # [1] int64, place in the ring
-    mask: Tensor  # [1, context] bool, ring entries that hold a key
-    cos: Tensor  # [1, D / 2] float32
-    sin: Tensor  # [1, D / 2] float32
+    mask: Tensor  # [1, context], 0 for ring entries that hold a key, -inf for the others
+    cos: Tensor  # [3, 1, 1, D] float32, for query, key and value: a value is turned by the angle 0
+    sin: Tensor  # [3, 1, 1, D] float32
 
 
 class ImageKV(NamedTuple):
@@ -34,24 +34,24 @@ class ImageKV(NamedTuple):
 
     k: Tensor  # [B, H, N, D]
     v: Tensor  # [B, H, N, D]
-    mask: Tensor  # [1, N] bool, entries that hold a token of the picture
+    mask: Tensor  # [1, N], 0 for entries that hold a token of the picture, -inf for the others
 
 
 class SelfAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * config.dim, config.dim))
+        self.in_proj = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.out_proj = nn.Linear(config.dim, config.dim, bias=False)
+        store_as_one(self, "in_proj_weight", {"in_proj.weight": 3 * config.dim})
 
     def forward(self, x: Tensor, kv: Tensor, at: Position) -> Tensor:
-        """One step: ``x`` [B, 1, dim]; ``kv`` [2, B, H, context, D] is a ring, written in place."""
-        qkv = F.linear(x, self.in_proj_weight).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, H, 1, D]
-        kv[0].index_copy_(2, at.slot, rotate(k, at.cos, at.sin))
-        kv[1].index_copy_(2, at.slot, v)
-        y = F.scaled_dot_product_attention(rotate(q, at.cos, at.sin), kv[0], kv[1], attn_mask=at.mask)
-        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
+        """One step: ``x`` [B, dim]; ``kv`` [B, 2, H, context, D] is a ring, written in place."""
+        qkv = self.in_proj(x).unflatten(-1, (3, self.num_heads, 1, -1))  # [B, 3, H, 1, D]
+        qkv = rotate(qkv, at.cos, at.sin)
+        kv.index_copy_(3, at.slot, qkv[:, 1:])
+        y = F.scaled_dot_product_attention(qkv[:, 0], kv[:, 0], kv[:, 1], attn_mask=at.mask)  # [B, H, 1, D]
+        out: Tensor = self.out_proj(y.flatten(1))
         return out
 
 
@@ -61,24 +61,22 @@ class SharedCrossAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.in_proj_weight = nn.Parameter(torch.empty(3 * config.dim, config.dim))
+        self.q_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.kv_proj = nn.Linear(config.dim, 2 * config.dim, bias=False)
         self.out_proj = nn.Linear(config.dim, config.dim, bias=False)
+        rows = {"q_proj.weight": config.dim, "kv_proj.weight": 2 * config.dim}
+        store_as_one(self, "in_proj_weight", rows)
 
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values, each [B, H, N, D], of image tokens [B, N, dim]."""
-        dim = source.shape[-1]
-        kv = F.linear(source, self.in_proj_weight[dim:]).unflatten(-1, (2, self.num_heads, -1))
+        kv = self.kv_proj(source).unflatten(-1, (2, self.num_heads, -1))
         k, v = kv.permute(2, 0, 3, 1, 4)
         return k, v
 
-    def forward(self, x: Tensor, image: ImageKV) -> Tensor:  # [B, 1, dim] -> the same
-        q = (
-            F.linear(x, self.in_proj_weight[: x.shape[-1]])
-            .unflatten(-1, (self.num_heads, -1))
-            .transpose(1, 2)
-        )
+    def forward(self, x: Tensor, image: ImageKV) -> Tensor:  # [B, dim] -> the same
+        q = self.q_proj(x).unflatten(-1, (self.num_heads, 1, -1))  # [B, H, 1, D]
         y = F.scaled_dot_product_attention(q, image.k, image.v, attn_mask=image.mask)
-        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(y.flatten(1))
         return out
 
 
@@ -94,7 +92,7 @@ class Gate(nn.Module):
             nn.Linear(dim, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, dim, bias=False)
         )
 
-    def forward(self, y: Tensor) -> Tensor:  # [B, 1, dim] -> the same, 0..1
+    def forward(self, y: Tensor) -> Tensor:  # [B, dim] -> the same, 0..1
         return torch.sigmoid(self.alpha(y) - 4)
 
 
@@ -123,15 +121,14 @@ class Layer(nn.Module):
     def forward(
         self, x: Tensor, kv: Tensor, at: Position, shared: SharedCrossAttention, image: ImageKV | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Returns the residual stream [B, 1, dim] and the mean gate [B] (None without a picture)."""
+        """Returns the residual stream [B, dim] and the gate [B, dim] (None without a picture)."""
         x = x + self.self_attn(self.norm1(x), kv, at)
-        mean_gate = None
+        gate = None
         if image is not None:
             y = shared(self.norm_cross(x), image)
             gate = self.cross_attention.gate(y)
-            x = x + y * gate
-            mean_gate = gate.float().mean((1, 2))
-        return x + self.gating(self.norm2(x)), mean_gate
+            x = torch.addcmul(x, y, gate)
+        return x + self.gating(self.norm2(x)), gate
 
 
 class Transformer(nn.Module):
@@ -146,9 +143,7 @@ class Transformer(nn.Module):
         return mha
 
     def forward(self, x: Tensor, kv: Tensor, at: Position, image: ImageKV | None) -> tuple[Tensor, Tensor]:
-        """``x`` [B, 1, dim], ``kv`` [layers, 2, B, H, context, D] -> residual stream and gates [B,
-        layers].
-        """
+        """``x`` [B, dim], ``kv`` [layers, B, 2, H, context, D] -> residual stream, mean gates [B, layers]."""
         shared = self.shared_cross_attention
         gates = []
         for i, layer in enumerate(self.layers):
@@ -156,7 +151,7 @@ class Transformer(nn.Module):
             gates.append(gate)
         if image is None:
             return x, x.new_zeros((x.shape[0], len(gates)), dtype=torch.float32)
-        return x, torch.stack(gates, dim=1)
+        return x, torch.stack(gates, dim=1).float().mean(-1)
 
 
 class Helium(nn.Module):
@@ -199,33 +194,38 @@ class MoshiVis(nn.Module):
         )
         self.image_prefix = ImagePrefix(config)
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Sum [..., dim] of the embeddings of one column of tokens [..., 1 + n_q]; -1 (no token) adds nothing."""
+        absent = tokens == -1
+        tables = (self.llm.text_emb, *self.audio_emb)
+        ids = tokens.masked_fill(absent, 0).unbind(-1)
+        rows = [F.embedding(i, table.weight) for i, table in zip(ids, tables, strict=True)]
+        return torch.stack(rows, dim=-2).masked_fill(absent[..., None], 0).sum(-2)
+
     def temporal_step(
         self, tokens: Tensor, kv: Tensor, at: Position, image: ImageKV | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the temporal transformer.
 
-        ``tokens`` [B, 1 + n_q] int64 (-1: no token); returns the hidden state [B, 1, dim] (after out_norm),
+        ``tokens`` [B, 1 + n_q] int64 (-1: no token); returns the hidden state [B, dim] (after out_norm),
         the text logits [B, text_card] and the mean gate of every layer [B, layers] (zeros without a picture).
         """
-        x = self.llm.text_emb(tokens[:, :1])
-        for i, embedding in enumerate(self.audio_emb, start=1):
-            x = x + embedding(tokens[:, i : i + 1])
-        x, gates = self.llm.transformer(x, kv, at, image)
+        x, gates = self.llm.transformer(self.embed(tokens), kv, at, image)
         hidden = self.llm.out_norm(x)
-        return hidden, self.llm.text_linear(hidden)[:, 0], gates
+        return hidden, self.llm.text_linear(hidden), gates
 
     def depformer_step(self, codebook: int, hidden: Tensor, previous: Tensor, kv: Tensor) -> Tensor:
         """Logits [B, audio_card] of one codebook of this frame.
 
         ``previous`` [B] int64 is the text token for codebook 0 and the previous codebook's token after that;
-        ``kv`` [layers, 2, B, H, dep_q, D] holds the keys and values of this frame's earlier codebooks.
+        ``kv`` [layers, B, 2, H, dep_q, D] holds the keys and values of this frame's earlier codebooks.
         """
         embedding = self.depformer_emb[codebook - 1] if codebook else self.depformer_text_emb
-        x = self.depformer_in[codebook](hidden) + embedding(previous[:, None])
+        x = self.depformer_in[codebook](hidden) + F.embedding(previous, embedding.weight)
         for i, layer in enumerate(self.depformer.layers):
             x = layer(x, codebook, kv[i])
         logits: Tensor = self.audio_linears[codebook](x)  # no norm before it
-        return logits[:, 0]
+        return logits
 
     def image_kv(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention keys and values, each [B, H, N, D], of pictures [B, 3, S, S]

@@ -38,16 +38,14 @@ class Sampling:
 GREEDY = Sampling(text_temperature=0.0, audio_temperature=0.0)
 
 
-def sample(logits: Tensor, temperature: Tensor, top_k: Tensor, noise: Tensor) -> Tensor:
+def sample(logits: Tensor, temperature: Tensor, race: Tensor) -> Tensor:
     """One token [B] int64 per row of ``logits`` [B, card].
 
-    The most likely ``top_k`` [] tokens race: with ``noise`` [B, MAX_TOP_K] drawn from the exponential
-    distribution, argmax(p / noise) is a draw from softmax(logits / temperature). Temperature 0 is argmax
-    (the first of equals).
+    ``race`` [B, MAX_TOP_K] is the head start of each rank: minus the logarithm of noise from the exponential
+    distribution, and -inf beyond top-k. The argmax of logits / temperature + race is a draw from the softmax
+    of the first over the top-k tokens. Temperature 0 is argmax (the first of equals).
     """
     logits = logits.float()
     values, ids = logits.topk(min(MAX_TOP_K, logits.shape[-1]))  # sorted: the index is the rank
-    rank = torch.arange(values.shape[-1], device=logits.device)
-    race = values / temperature.clamp(min=1e-6) - noise[:, : values.shape[-1]].log()
-    winner = race.masked_fill(rank >= top_k, -torch.inf).argmax(-1, keepdim=True)
+    winner = (values / temperature + race[:, : values.shape[-1]]).argmax(-1, keepdim=True)
     return torch.where(temperature > 0, ids.gather(-1, winner)[:, 0], logits.argmax(-1))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moshivis_ros.errors import ImageError
-from moshivis_ros.model.layers import rotary
+from moshivis_ros.model.layers import rotary, rotary_frequencies
 from moshivis_ros.model.lm import ImageKV, MoshiVis, Position
 from moshivis_ros.model.sampling import MAX_TOP_K, Sampling, sample
 
@@ -40,7 +40,8 @@ class Stream(nn.Module):
     image_mask: Tensor
     noise: Tensor
     temperature: Tensor
-    top_k: Tensor
+    outside: Tensor
+    frequencies: Tensor
     delays: Tensor
     initial: Tensor
 
@@ -63,19 +64,22 @@ class Stream(nn.Module):
         def buffer(name: str, *shape: int, dtype: torch.dtype, fill: float = 0) -> None:
             self.register_buffer(name, torch.full(shape, fill, dtype=dtype, device=device), persistent=False)
 
-        buffer("kv", config.num_layers, 2, B, H, config.context, D, dtype=dtype)
-        buffer("frame_kv", config.depformer_num_layers, 2, B, Hd, config.dep_q, Dd, dtype=dtype)
+        buffer("kv", config.num_layers, B, 2, H, config.context, D, dtype=dtype)
+        buffer("frame_kv", config.depformer_num_layers, B, 2, Hd, config.dep_q, Dd, dtype=dtype)
         buffer("offset", 1, dtype=torch.int64)
         buffer("tokens", B, K, config.max_delay + 2, dtype=torch.int64, fill=UNGENERATED)
         buffer("image_k", B, H, N, D, dtype=dtype)
         buffer("image_v", B, H, N, D, dtype=dtype)
-        buffer("image_mask", 1, N, dtype=torch.bool)
+        buffer("image_mask", 1, N, dtype=dtype)
         buffer("noise", B, 1 + config.dep_q, MAX_TOP_K, dtype=torch.float32, fill=1)
         buffer("temperature", 2, dtype=torch.float32)  # text, audio
-        buffer("top_k", 2, dtype=torch.int64, fill=1)
+        buffer("outside", 1 + config.dep_q, MAX_TOP_K, dtype=torch.bool)  # ranks beyond top-k
         self.register_buffer("delays", torch.tensor(config.delays, device=device), persistent=False)
         initial = torch.tensor([config.text_card] + [config.audio_card] * config.n_q, device=device)
         self.register_buffer("initial", initial, persistent=False)
+        frequencies = torch.zeros(3, 1, 1, D // 2)  # a value is not turned
+        frequencies[:2] = rotary_frequencies(D, config.max_period)
+        self.register_buffer("frequencies", frequencies.to(device), persistent=False)
         self.set_sampling(Sampling())
 
     @property
@@ -86,7 +90,8 @@ class Stream(nn.Module):
     def set_sampling(self, sampling: Sampling, seed: int | None = None) -> None:
         """Temperatures, top-k and (if given) the seed for all steps from now on."""
         self.temperature.copy_(torch.tensor([sampling.text_temperature, sampling.audio_temperature]))
-        self.top_k.copy_(torch.tensor([sampling.text_top_k, sampling.audio_top_k]))
+        top_k = torch.tensor([sampling.text_top_k] + [sampling.audio_top_k] * self.config.dep_q)
+        self.outside.copy_(torch.arange(MAX_TOP_K) >= top_k[:, None])
         if seed is not None:
             self.generator.manual_seed(seed)
 
@@ -108,8 +113,8 @@ class Stream(nn.Module):
                 )
             self.image_k[:, :, :n].copy_(k)
             self.image_v[:, :, :n].copy_(v)
-            self.image_mask[:, :n] = True
-            self.image_mask[:, n:] = False
+            self.image_mask[:, :n] = 0
+            self.image_mask[:, n:] = -torch.inf
         self.has_image = kv is not None
 
     @torch.no_grad()
@@ -131,8 +136,12 @@ class Stream(nn.Module):
         """The step itself: see ``step``. ``with_image`` selects one of two fixed graphs."""
         column = self.write_user(codes)
         hidden, text_logits, gates = self.temporal(column, with_image)
-        text = sample(text_logits, self.temperature[0], self.top_k[0], self.noise[:, 0])
-        audio = self.depformer(hidden, text, self._sample_audio)
+        race = (-self.noise.log()).masked_fill(self.outside, -torch.inf).unbind(1)
+        text_temperature, audio_temperature = self.temperature.unbind()
+        text = sample(text_logits, text_temperature, race[0])
+        audio = self.depformer(
+            hidden, text, lambda codebook, logits: sample(logits, audio_temperature, race[1 + codebook])
+        )
         return StepOutput(self.write_own(text, audio), gates)
 
     def write_user(self, codes: Tensor) -> Tensor:
@@ -152,9 +161,9 @@ class Stream(nn.Module):
     def temporal(self, column: Tensor, with_image: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Temporal transformer on one column [B, 1 + n_q]; see MoshiVis.temporal_step. Advances the time."""
         context = self.config.context
-        ring = torch.arange(context, device=column.device)
-        cos, sin = rotary(self.offset, self.config.dim // self.config.num_heads, self.config.max_period)
-        at = Position(self.offset % context, (ring <= self.offset)[None], cos, sin)
+        empty = torch.arange(context, device=column.device) > self.offset
+        mask = torch.zeros_like(empty, dtype=self.kv.dtype).masked_fill(empty, -torch.inf)[None]
+        at = Position(self.offset % context, mask, *rotary(self.offset, self.frequencies))
         image = ImageKV(self.image_k, self.image_v, self.image_mask) if with_image else None
         out = self.model.temporal_step(column, self.kv, at, image)
         self.offset.add_(1)
@@ -178,9 +187,6 @@ class Stream(nn.Module):
         self.tokens[:, :own].index_copy_(2, self.offset % width, chosen.unsqueeze(2))
         place = (self.offset - self.config.max_delay + self.delays[:own]) % width
         return self.tokens[:, :own].gather(2, place.expand(chosen.shape).unsqueeze(2))[:, :, 0]
-
-    def _sample_audio(self, codebook: int, logits: Tensor) -> Tensor:
-        return sample(logits, self.temperature[1], self.top_k[1], self.noise[:, 1 + codebook])
 
     def _check(self, codes: Tensor) -> None:
         shape = (self.tokens.shape[0], self.config.user_q)
