@@ -8,6 +8,8 @@ setup(
     description="A robot that sees, hears and talks: live, full-duplex spoken conversation about what a camera sees",
     license="Apache-2.0",
     packages=find_packages(include=["moshivis_ros", "moshivis_ros.*"]),
+    package_data={"moshivis_ros": ["**/*"]},
+    exclude_package_data={"": ["*.pyc"]},
     python_requires=">=3.10",
     # No torch, and no moshi, which pins one: a robot's own torch must stay. No upper bounds for the same reason.
     install_requires=[
@@ -27,7 +29,8 @@ setup(
     ],
     extras_require={
         "simulation": ["mujoco>=3"],
-        "dev": ["hypothesis", "mypy", "pytest>=7", "ruff", "types-PyYAML"],
+        "training": ["scipy>=1.8"],
+        "dev": ["hypothesis", "mypy==2.4.1", "pytest>=7", "ruff==0.17.6", "types-PyYAML"],
         # A whole ROS 2 (Kilted) as wheels, and what builds the messages: what `make` uses where no ROS is installed.
         "ros": [
             "ros-rclpy[fastrtps]~=9.1.2",

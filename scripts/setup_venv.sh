@@ -29,9 +29,10 @@ if ! "$python" -c 'import torch' 2>/dev/null; then
   pip install torch==2.13.0 ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 fi
 pip list --format=freeze | grep -E '^(torch|numpy)==' > .venv/keep.txt
+grep -q '^numpy' .venv/keep.txt || echo 'numpy<2.3' >> .venv/keep.txt  # the newest that moshi was made with
 
 echo "== the library, ROS 2 and tools"
-pip install -q -c .venv/keep.txt -e '.[ros,simulation,dev]'
+pip install -q -c .venv/keep.txt -e '.[ros,simulation,training,dev]'
 pip install -q --no-deps moshi==0.2.13
 if ! "$python" -c 'import onnxruntime' 2>/dev/null; then
   nvidia-smi >/dev/null 2>&1 && runtime=onnxruntime-gpu || runtime=onnxruntime

@@ -1,0 +1,178 @@
+"""What a user meets before any code of ours runs: package, requirements, messages, executables, commands."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
+
+import moshivis_ros
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHON_FILES = sorted((ROOT / "moshivis_ros").rglob("*.py"))
+ROS_FREE = [path for path in PYTHON_FILES if "nodes" not in path.parts]
+ROS = {"rclpy", "ament_index_python", "launch", "launch_ros", "cv_bridge"}
+OWN_TORCH = {"torch", "moshi"}  # the user installs these, never we
+DISTRIBUTION = {"cv2": "opencv-python", "yaml": "pyyaml"}  # where it is not called like its module
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level names of everything that a file imports, at its top or in a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(str(node.module).split(".")[0])
+    return found
+
+
+def without(modules: set[str], code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a Python in which these modules are not installed."""
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({sorted(modules)!r}))\n"
+    return subprocess.run([sys.executable, "-c", blocked + code], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def metadata(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The arguments setup.py gives to setup()."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
+    monkeypatch.chdir(ROOT)
+    runpy.run_path("setup.py")
+    return given
+
+
+def name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement)[0].lower()
+
+
+def test_nothing_we_require_brings_a_torch(metadata: dict[str, Any]) -> None:
+    requirements = metadata["install_requires"] + sum(metadata["extras_require"].values(), [])
+    torch_users = {"torch", "moshi", "torchaudio", "torchvision", "torchao", "accelerate", "bitsandbytes"}
+    assert not torch_users & {name(requirement) for requirement in requirements}
+
+
+def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
+    required = {name(requirement) for requirement in metadata["install_requires"]}
+    extra = {part: {name(line) for line in lines} for part, lines in metadata["extras_require"].items()}
+    known = set(sys.stdlib_module_names) | OWN_TORCH | {"moshivis_ros"}
+    for path in ROS_FREE:
+        optional = extra.get(path.parent.name, set())
+        unknown = {DISTRIBUTION.get(module, module) for module in imports(path) - known}
+        assert unknown <= required | optional, path
+
+
+def test_pip_installs_every_package_and_the_command(metadata: dict[str, Any]) -> None:
+    folders = {path.parent for path in ROS_FREE}
+    assert {str(folder.relative_to(ROOT)).replace("/", ".") for folder in folders} <= set(
+        metadata["packages"]
+    )
+    assert metadata["entry_points"]["console_scripts"] == ["moshivis = moshivis_ros.cli:main"]
+
+
+def test_only_the_nodes_need_ros() -> None:
+    for path in ROS_FREE:
+        needed = imports(path) & ROS | {
+            module for module in imports(path) if module.endswith(("_msgs", "_srvs"))
+        }
+        assert not needed, path
+
+
+def test_sound_and_the_refresh_policy_need_no_torch() -> None:
+    light = [*(ROOT / "moshivis_ros/audio").glob("*.py")]
+    light += [ROOT / "moshivis_ros/vision" / file for file in ("refresh_policy.py", "scene_change.py")]
+    for path in light:
+        assert not imports(path) & OWN_TORCH, path
+
+
+def test_package_xml(metadata: dict[str, Any]) -> None:
+    catkin_pkg = pytest.importorskip("catkin_pkg.package")
+    package = catkin_pkg.parse_package(str(ROOT / "package.xml"), warnings=(warnings := []))
+    assert not warnings
+    assert package.get_build_type() == "ament_cmake"
+    assert [group.name for group in package.member_of_groups] == ["rosidl_interface_packages"]
+    assert "rosidl_default_generators" in {depend.name for depend in package.buildtool_depends}
+    assert package.version == metadata["version"] == moshivis_ros.__version__
+    assert package.licenses == [metadata["license"]] == ["Apache-2.0"]
+
+    depends = {depend.name for depend in package.exec_depends}
+    used = set().union(*(imports(path) for path in PYTHON_FILES if path not in ROS_FREE))
+    ros = {module for module in used if module in ROS or module.endswith(("_msgs", "_srvs"))}
+    assert ros <= depends
+
+
+@pytest.mark.parametrize("message", ["Audio", "Transcript", "Gate", "ImageCacheStatus"])
+def test_every_field_of_a_message_is_explained(message: str) -> None:
+    first, *lines = (ROOT / "msg" / f"{message}.msg").read_text().splitlines()
+    assert first.startswith("# ")
+    for line in filter(None, lines):
+        assert re.fullmatch(r"[\w/\[\]]+ \w+ +# \S.{9,}", line), line
+
+
+def launched() -> list[str]:
+    """The nodes for which CMakeLists.txt installs an executable."""
+    listed = re.search(r"set\(nodes ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
+    assert listed
+    return listed[1].split()
+
+
+def test_every_node_has_an_executable() -> None:
+    nodes = [
+        path.stem
+        for path in (ROOT / "moshivis_ros/nodes").glob("*.py")
+        if "def main(args" in path.read_text()
+    ]
+    assert sorted(nodes) == sorted(launched())
+
+
+@pytest.mark.parametrize("node", launched())
+def test_the_built_executable_starts_the_node(node: str) -> None:
+    index = pytest.importorskip("ament_index_python", reason="needs ROS 2: make build, or colcon")
+    executable = Path(index.get_package_prefix("moshivis_ros")) / "lib" / "moshivis_ros" / node
+    assert os.access(executable, os.X_OK)
+    assert f"from moshivis_ros.nodes.{node} import main" in executable.read_text()
+
+
+def test_the_command_helps_without_ros_torch_and_moshi() -> None:
+    done = without(
+        ROS | OWN_TORCH | {"moshivis_ros.msg"},
+        "from moshivis_ros.cli import main; sys.exit(main(['--help']))",
+    )
+    assert done.returncode == 0, done.stderr
+    assert all(command in done.stdout for command in ("chat", "verify", "init"))
+
+
+@pytest.mark.parametrize(
+    ("missing", "remedy"), [("torch", "pip install torch"), ("moshi", "pip install --no-deps moshi==")]
+)
+def test_what_is_missing_is_named_with_its_remedy(missing: str, remedy: str, tiny: Path) -> None:
+    done = without(
+        {missing}, f"from moshivis_ros.cli import main; sys.exit(main(['chat', '--model', {str(tiny)!r}]))"
+    )
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert remedy in " ".join(done.stderr.split()), done.stderr
+
+
+def test_make_names_the_missing_system_packages() -> None:
+    done = subprocess.run(
+        [ROOT / "scripts/setup_venv.sh"],
+        env={**os.environ, "PYTHON": "/no/python"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "sudo apt install python3 " in done.stderr
+
+
+def test_the_licence_is_there_in_full() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "END OF TERMS AND CONDITIONS" in text
