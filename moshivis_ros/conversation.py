@@ -22,6 +22,7 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 # isort: split
 import torch
 
+from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
 from moshivis_ros.errors import AudioError, ConfigError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
@@ -35,8 +36,6 @@ from moshivis_ros.vision.image_cache import ImageCache, Picture
 from moshivis_ros.vision.refresh_policy import Observation, Settings, State, decide
 from moshivis_ros.vision.scene_change import FrameCheck, make_detector
 
-SAMPLE_RATE = 24000  # Hz
-FRAME_SIZE = 1920  # samples
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
 SENTENCE_END = (".", "!", "?", "…")
 PAUSE_FRAMES = 8  # frames (0.64 s) without text after which the model counts as silent
@@ -129,6 +128,7 @@ class Conversation:
         self._requested = self._frozen = self._looking_away = False
         self._shown: Picture | None = None  # what is in the cache
         self._status = ImageStatus()
+        self._news = False  # the status holds the outcome of an encode that no frame has told yet
         self._clock = 0  # frames since loading: unlike the frame index it never goes back
         self._silent_frames = 0  # since the last text
         self._previous_gate: tuple[NDArray[np.float32], float, float]  # per layer, mean, normalised
@@ -249,7 +249,7 @@ class Conversation:
         """
         _check_pcm(pcm)
         with self._lock:
-            swapped = self._swap()
+            self._swap()
             with torch.no_grad():
                 sound = torch.from_numpy(pcm).to(self._device)[None, None]
                 out = self._stream.step(self._codec.encode(sound))
@@ -274,7 +274,7 @@ class Conversation:
         self._normaliser, normalised = self._normaliser.update(gate, self._stream.has_image)
         # A text token comes out one step after the gate that was open while it was chosen.
         self._previous_gate = (gates.copy(), gate, normalised)
-        self._decide(text, normalised, swapped)
+        self._decide(text, normalised)
         frame = Frame(
             self._index, samples, text, gate_of_text, gates_of_text, normalised_of_text, self._status
         )
@@ -320,8 +320,8 @@ class Conversation:
                 tensor.record_stream(torch.cuda.default_stream(self._device))
         return kv
 
-    def _swap(self) -> bool:
-        """Between two frames: put what is ready into the image cache. True if the status has news of it."""
+    def _swap(self) -> None:
+        """Between two frames: put what is ready into the image cache."""
         with self._inbox:
             looking_away = self._looking_away
             done = self._cache.take()
@@ -329,13 +329,14 @@ class Conversation:
             self._stream.set_image(None)
             self._shown = None
             self._status = replace(self._status, has_image=False)
-            return False
+            return
         if done is None:
-            return False
+            return
+        self._news = True
         if done.encoding is None:
             log.error("the picture could not be encoded, the old one stays: %s", done.error)
             self._status = replace(self._status, decision="keep", reason=f"encode failed: {done.error}")
-            return True
+            return
         self._stream.set_image(done.encoding)
         self._shown = done.picture
         self._status = replace(
@@ -347,9 +348,8 @@ class Conversation:
             has_image=True,
             stamp=done.picture.stamp,
         )
-        return True
 
-    def _decide(self, text: str | None, gate: float, swapped: bool) -> None:
+    def _decide(self, text: str | None, gate: float) -> None:
         """Ask the refresh policy, with everything that is known after this frame, and do as it says."""
         now = self._time
         with self._inbox:
@@ -383,8 +383,8 @@ class Conversation:
             with self._inbox:
                 self._requested = False
             self._cache.submit(replace(camera, reason=reason))
-        if swapped:  # the news of this frame is the outcome of the encode
-            action, reason = self._status.decision, self._status.reason
+        if self._news:  # the outcome of an encode comes first
+            action, reason, self._news = self._status.decision, self._status.reason, False
         self._status = replace(
             self._status, decision=action, reason=reason, distance=distance or 0.0, age=age
         )
