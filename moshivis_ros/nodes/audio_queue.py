@@ -52,7 +52,8 @@ class AudioQueue:
                 if remaining <= 0:
                     self._silent += 1
                     self._deadline += min(FRAME_SECONDS, FRAME_SECONDS - remaining)
-                    stamp, samples = self._stamp, np.zeros(FRAME_SIZE, np.float32)
+                    stamp = self._stamp
+                    samples: Float = np.zeros(FRAME_SIZE, np.float32)
                     break
                 self._changed.wait(remaining)
             else:

@@ -23,6 +23,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
@@ -47,7 +48,7 @@ def main(args: list[str] | None = None) -> int:
     # A demo is nobody else's business on the network.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
-    rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         with ExitStack() as stack:
             _talk(options, stack)
@@ -177,7 +178,7 @@ class Demo(Node):
     def __init__(self) -> None:
         super().__init__("demo", namespace=NAMESPACE)
         self.frames = self.refreshes = 0
-        self._state = self.create_client(ChangeState, "talk/change_state")
+        self._state: Any = self.create_client(ChangeState, "talk/change_state")
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Audio, "audio_out", self._on_audio, 10)
         self.create_subscription(Transcript, "transcript", self._on_transcript, 50)

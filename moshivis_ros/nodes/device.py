@@ -30,8 +30,7 @@ class DeviceNode(Node):
     def __init__(self, name: str, kind: Kind, topic: str, parameters: list[Parameter]) -> None:
         super().__init__(name)
         declare(self, parameters)
-        devices = "\n".join(list_devices(kind))
-        self.get_logger().info(f"sound devices:\n{devices}")
+        self.get_logger().info("\n".join(["sound devices:", *list_devices(kind)]))
         self._publisher = self.create_publisher(Audio, topic, 10)
         self._index = 0
         self._frame_id = self.get_parameter("frame_id").value
@@ -47,13 +46,17 @@ class DeviceNode(Node):
         self._thread.join()
 
     def _run(self) -> None:
+        problem = ""
         while not self._closing.is_set():
             try:
                 with self.open() as device:
                     self.get_logger().info(f"using {device.name!r} at {device.sample_rate} Hz")
+                    problem = ""
                     self._follow(device)
             except AudioError as error:
-                self.get_logger().error(f"{error}; trying again in {RETRY_SECONDS:.0f} s")
+                if str(error) != problem:  # not the same again every two seconds
+                    problem = str(error)
+                    self.get_logger().error(f"{problem}\nTrying again every {RETRY_SECONDS:.0f} s.")
                 self._closing.wait(RETRY_SECONDS)
 
     def _follow(self, device: Microphone | Speaker) -> None:

@@ -87,24 +87,32 @@ class Health:
                 WARN,
                 f"{state}, but slower than real time: p99 {p99:.0f} ms of {BUDGET_MS:.0f} ms a frame",
             )
-        return status(
-            "engine", level, message,
-            {"frame time p50 (ms)": p50, "frame time p99 (ms)": p99, "budget (ms)": BUDGET_MS,
-             "frames": self._frames, **self._memory},
-        )  # fmt: skip
+        values = {
+            "frame time p50 (ms)": p50,
+            "frame time p99 (ms)": p99,
+            "budget (ms)": BUDGET_MS,
+            "frames": self._frames,
+            **self._counted("steps"),
+            **self._memory,
+        }
+        return status("engine", level, message, values)
 
     def audio(self, problem: str | None, dropped: int) -> DiagnosticStatus:
-        return status("audio", WARN if problem else OK, problem or "hearing", {
-            **self._counts, "audio messages dropped (engine busy)": dropped,
-        })  # fmt: skip
+        values = {**self._counted("audio", "samples", "frames"), "audio messages dropped (engine busy)": dropped}
+        return status("audio", WARN if problem else OK, problem or "hearing", values)
 
     def camera(self, problem: str | None, source: Source) -> DiagnosticStatus:
-        values = {} if source.last is None else {"camera age (s)": source.age}
+        age = {} if source.last is None else {"camera age (s)": source.age}
         seeing = "seeing" if source.last is not None else "no camera"
-        return status("camera", WARN if problem else OK, problem or seeing, values)
+        return status("camera", WARN if problem else OK, problem or seeing, {**age, **self._counted("pictures")})
+
+    def _counted(self, *subjects: str) -> dict[str, int]:
+        return {name: count for name, count in self._counts.items() if name.startswith(subjects)}
 
 
 def status(name: str, level: bytes, message: str, values: Mapping[str, float | int]) -> DiagnosticStatus:
-    pairs = [KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value))
-             for key, value in values.items()]  # fmt: skip
+    pairs = [
+        KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value))
+        for key, value in values.items()
+    ]
     return DiagnosticStatus(level=level, name=name, message=message, values=pairs)

@@ -8,7 +8,6 @@ from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
-from rclpy.parameter import Parameter as RosParameter
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def declare(node: Node, table: Sequence[Parameter], *, read_only: bool = True) -
     """
     choices = {row.name: row.choices for row in table if row.choices}
 
-    def check(parameters: Sequence[RosParameter]) -> SetParametersResult:
+    def check(parameters: Sequence[Any]) -> SetParametersResult:
         for parameter in parameters:
             allowed = choices.get(parameter.name)
             if allowed and parameter.value not in allowed:

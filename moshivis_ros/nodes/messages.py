@@ -26,7 +26,7 @@ _RATES = ("sample_rate", "rate")
 
 
 def to_nanoseconds(stamp: Time) -> int:
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def to_time(nanoseconds: int) -> Time:

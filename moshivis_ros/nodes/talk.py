@@ -13,7 +13,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
@@ -40,6 +41,7 @@ SUCCESS, FAILURE, ERROR = (
 )
 PROGRESS_SECONDS = 5.0  # between two lines in the log while the model is loading
 WARNING_SECONDS = 5.0  # between two warnings of one kind
+REMINDER_SECONDS = 60.0  # between two about the same standing problem
 
 
 class Talk(LifecycleNode):
@@ -264,9 +266,9 @@ class Talk(LifecycleNode):
             self._shown = shown
             self._image_cache.publish(_image_cache(sight))
 
-    def _warn(self, kind: str, text: str) -> None:
+    def _warn(self, kind: str, text: str, seconds: float = WARNING_SECONDS) -> None:
         now = time.monotonic()
-        if now - self._warned.get(kind, -WARNING_SECONDS) >= WARNING_SECONDS:
+        if kind not in self._warned or now - self._warned[kind] >= seconds:
             self._warned[kind] = now
             self.get_logger().warning(text)
 
@@ -315,7 +317,7 @@ class Talk(LifecycleNode):
             )
             for kind, problem in ("no sound", sound), ("no pictures", pictures):
                 if problem:
-                    self._warn(kind, problem)
+                    self._warn(kind, problem, REMINDER_SECONDS)
             array.status += [
                 self._health.audio(sound, self._engine.dropped),
                 self._health.camera(pictures, self._camera),

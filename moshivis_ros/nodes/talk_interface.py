@@ -26,7 +26,8 @@ def _refresh_parameters() -> list[Parameter]:
     }
     parameters = []
     for field in fields(Settings):
-        name, default, meaning = f"refresh_{field.name}", field.default, meanings[field.name]
+        name, meaning = f"refresh_{field.name}", meanings[field.name]
+        default: str | int | float = getattr(Settings(), field.name)
         if field.name == "policy":
             parameters.append(Parameter(name, default, meaning, choices=POLICIES))
         elif isinstance(default, int):

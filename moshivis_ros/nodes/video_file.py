@@ -86,7 +86,7 @@ class VideoFile(Node):
 def _image(picture: Picture) -> Image:
     height, width, _ = picture.shape
     data = array("B")
-    data.frombytes(memoryview(picture).cast("B"))  # anything but an array.array is checked byte by byte
+    data.frombytes(picture.data)  # anything but an array.array is checked byte by byte
     return Image(height=height, width=width, encoding="rgb8", step=width * 3, data=data)
 
 

@@ -1,0 +1,462 @@
+"""The talk node as a robot uses it: a process of its own, over DDS."""
+
+from __future__ import annotations
+
+import os
+import signal
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from robot import FRAME, Robot
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Float32MultiArray, UInt8MultiArray
+from std_srvs.srv import SetBool, Trigger
+
+from moshivis_ros.nodes.messages import to_nanoseconds
+from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+@pytest.fixture(scope="module")
+def shared(make_robot: Callable[[], Robot], checkpoint: Path) -> Robot:
+    """A robot whose talk node is configured; one for all tests, because loading takes seconds."""
+    robot = make_robot()
+    robot.start("talk", model=checkpoint, refresh_policy="manual", seed=1)
+    assert robot.change_state("configure"), robot.processes[0].log
+    return robot
+
+
+@pytest.fixture
+def talking(shared: Robot) -> Iterator[Robot]:
+    """The same, active, with somebody speaking."""
+    for messages in shared.received.values():
+        messages.clear()
+    shared.collect(Audio, "audio_out")
+    assert shared.change_state("activate"), shared.processes[0].log
+    shared.speak()
+    yield shared
+    shared.hush()
+    if shared.state == "active":
+        assert shared.change_state("deactivate")
+
+
+def stamps(messages: list[Any]) -> list[int]:
+    return [to_nanoseconds(message.header.stamp) for message in messages]
+
+
+def diagnosed(robot: Robot, topic: str) -> Callable[[], DiagnosticStatus | None]:
+    """The newest status of that name, when there is one."""
+    arrays = robot.collect(DiagnosticArray, "/diagnostics")
+
+    def newest() -> DiagnosticStatus | None:
+        name = f"{robot.namespace}/talk: {topic}"
+        return next((s for array in reversed(arrays) for s in array.status if s.name == name), None)
+
+    return newest
+
+
+def counted(robot: Robot, topic: str, name: str) -> int:
+    """A counter of the diagnostics."""
+    status = robot.until(diagnosed(robot, topic))
+    return int(next(pair.value for pair in status.values if pair.key == name))
+
+
+def photo(colour: tuple[int, int, int] = (200, 30, 20), **fields: Any) -> Image:
+    pixels = np.full((48, 64, 3), colour, np.uint8)
+    pixels[10:20, 10:30] = 255 - pixels[10:20, 10:30]
+    message = Image(height=48, width=64, step=192, encoding="rgb8", data=array("B", pixels.tobytes()))
+    message.header.frame_id = "eye"
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+def shown(robot: Robot, message: Image | CompressedImage, qos: Any = 1) -> Any:
+    """Publish a picture until it is in the cache, on request: the status that says so."""
+    seen = robot.collect(ImageCacheStatus, "image_cache", LATCHED)
+    topic = "image" if isinstance(message, Image) else "image/compressed"
+    publisher = robot.publisher(type(message), topic, qos)
+    sent: set[int] = set()
+
+    def look() -> Any:
+        now = robot.node.get_clock().now()
+        message.header.stamp = now.to_msg()
+        sent.add(now.nanoseconds)
+        publisher.publish(message)
+        robot.call(Trigger, "talk/refresh_image")
+        return next((status for status in seen if to_nanoseconds(status.header.stamp) in sent), None)
+
+    return robot.until(look)
+
+
+def test_a_conversation(talking: Robot) -> None:
+    heard = talking.collect(Audio, "audio_out")
+    gates = talking.collect(Gate, "gate")
+    said = talking.collect(Transcript, "transcript")
+    asked = talking.collect(Audio, "audio_in")
+    seen = shown(talking, photo())
+    talking.until(lambda: len(heard) > 40 and any(not text.final for text in said))
+
+    assert {(m.sample_rate, m.channels, len(m.data)) for m in heard} == {(24000, 1, 1920)}
+    indices = [message.index for message in heard]
+    assert indices == list(range(indices[0], indices[0] + len(heard)))
+    questions = stamps(asked)
+    answered = [stamp for stamp in stamps(heard) if stamp >= questions[0]]
+    assert len(answered) > 30
+    assert set(answered[5:]) <= set(questions) and answered == sorted(set(answered))
+    assert any(any(message.data) for message in heard)
+
+    assert [gate.frame for gate in gates] == list(range(gates[0].frame, gates[0].frame + len(gates)))
+    assert set(stamps(gates)) & set(stamps(heard))
+    assert all(0 <= gate.normalised <= 1 and len(gate.per_layer) for gate in gates)
+    assert max(gate.value for gate in gates) > 0  # it has a picture
+
+    piece = next(text for text in said if not text.final)
+    assert piece.text and 0 <= piece.gate <= 1 and round(piece.end - piece.start, 3) == 0.08
+
+    assert seen.has_image and seen.header.frame_id == "eye" and seen.refreshes >= 1 and seen.encode_ms > 0
+    assert talking.until(diagnosed(talking, "engine")).message.startswith("talking")
+
+
+def test_whole_utterances_follow_their_pieces(talking: Robot) -> None:
+    said = talking.collect(Transcript, "transcript")
+    whole = talking.until(lambda: next((text for text in said if text.final), None))
+    pieces = [text for text in said if not text.final and text.utterance == whole.utterance]
+    assert "".join(piece.text for piece in pieces).strip() == whole.text
+    assert whole.start == pieces[0].start and whole.end == pieces[-1].end
+
+
+def test_compressed_best_effort_pictures(talking: Robot) -> None:
+    """A camera that publishes as cameras do."""
+    jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), 99, np.uint8))[1]
+    message = CompressedImage(format="jpeg", data=array("B", jpeg.tobytes()))
+    assert shown(talking, message, qos_profile_sensor_data).has_image
+
+
+def test_services(talking: Robot) -> None:
+    heard = talking.received["audio_out"]
+    gates = talking.collect(Gate, "gate")
+    talking.until(lambda: any(any(message.data) for message in heard))
+    assert talking.call(SetBool, "talk/mute", data=True).success
+    talking.until(lambda: not any(heard[-1].data) and not any(heard[-2].data))
+    assert talking.call(SetBool, "talk/mute", data=False).success
+    talking.until(lambda: any(heard[-1].data))
+
+    last = gates[-1].frame
+    assert talking.call(Trigger, "talk/reset").success
+    first = talking.until(lambda: next((n for n, gate in enumerate(gates) if gate.frame == 0), None))
+    assert gates[first - 1].frame >= last
+    talking.until(lambda: len(heard) >= first + 3)
+    indices = [message.index for message in heard]
+    assert indices == list(range(indices[0], indices[0] + len(heard)))
+
+    shown(talking, photo())
+    seen = talking.collect(ImageCacheStatus, "image_cache", LATCHED)
+    assert talking.call(SetBool, "talk/freeze_image", data=True).success
+    talking.until(lambda: seen[-1].reason == "frozen")
+    assert talking.call(SetBool, "talk/freeze_image", data=False).success
+    talking.until(lambda: seen[-1].reason != "frozen")
+
+
+def test_deactivate_stops_at_once_and_activate_begins_anew(talking: Robot) -> None:
+    heard, gates = talking.received["audio_out"], talking.collect(Gate, "gate")
+    talking.until(lambda: len(heard) > 5)
+    assert talking.change_state("deactivate")
+    talking.hush()
+    talking.say()  # nobody is listening
+    for _ in range(2):  # two diagnostics later everything that was on its way has come
+        arrays = talking.collect(DiagnosticArray, "/diagnostics")
+        arrived, target = len(heard), len(arrays) + 1
+        talking.until(lambda arrays=arrays, target=target: len(arrays) >= target)
+    assert len(heard) == arrived
+    assert diagnosed(talking, "engine")().message == "inactive"
+    assert not talking.call(Trigger, "talk/reset").success
+
+    last, engine = heard[-1].index, talking.processes[0].children
+    gates.clear()
+    assert talking.change_state("activate")
+    talking.speak()
+    talking.until(lambda: heard[-1].index > last + 3)
+    assert [m.index for m in heard if m.index > last] == list(range(last + 1, heard[-1].index + 1))
+    assert gates[0].frame == 0
+    assert talking.processes[0].children == engine  # the model stayed
+
+
+def test_a_lost_microphone_becomes_silence_and_comes_back(talking: Robot) -> None:
+    heard, asked = talking.received["audio_out"], talking.collect(Audio, "audio_in")
+    talking.until(lambda: len(heard) > 5)
+    talking.hush()
+    silent = counted(talking, "audio", "frames of silence (no audio)")
+    status = diagnosed(talking, "audio")
+    talking.until(lambda: status().level == DiagnosticStatus.WARN and "audio_in" in status().message)
+    assert counted(talking, "audio", "frames of silence (no audio)") > silent
+    steps = np.diff(stamps(heard[-5:]))
+    assert (steps == FRAME).all()  # the stamps of silence go on where the sound ended
+    asked.clear()
+    talking.speak()
+    talking.until(lambda: asked and stamps(heard)[-1] in stamps(asked))
+    talking.until(lambda: status().level == DiagnosticStatus.OK)
+
+
+def test_a_camera_that_stops_is_reported(talking: Robot) -> None:
+    shown(talking, photo())
+    status = diagnosed(talking, "camera")
+    talking.until(lambda: status().level == DiagnosticStatus.WARN and "no pictures" in status().message)
+    assert talking.received["audio_out"][-1].index > 0
+    shown(talking, photo())
+    talking.until(lambda: status().level == DiagnosticStatus.OK)
+
+
+def test_any_rate_and_channel_count_is_heard(talking: Robot) -> None:
+    talking.hush()
+    heard = talking.received["audio_out"]
+    refused = counted(talking, "audio", "audio messages refused")
+    for rate, channels in ((48000, 2), (16000, 1), (8000, 1), (44100, 2)):
+        heard.clear()
+        tone = np.repeat(8000 * np.sin(np.arange(rate // 5) / 10), channels)  # 200 ms: two frames
+        sent = to_nanoseconds(talking.say(tone, sample_rate=rate, channels=channels).header.stamp)
+        talking.until(lambda sent=sent: any(abs(stamp - sent) < FRAME for stamp in stamps(heard)))
+    assert counted(talking, "audio", "audio messages refused") == refused
+
+
+# What is refused, dropped or counted: the message, and the counter that must grow.
+BAD_SOUND: dict[str, tuple[Callable[[Robot], Any], str]] = {
+    "nothing": (lambda r: r.say(np.zeros(0)), "audio messages refused"),
+    "channels not filled": (lambda r: r.say(np.zeros(1921), channels=2), "audio messages refused"),
+    "no channels": (lambda r: r.say(channels=0), "audio messages refused"),
+    "rate 0": (lambda r: r.say(sample_rate=0), "audio messages refused"),
+    "absurd rate": (lambda r: r.say(sample_rate=4_000_000_000), "audio messages refused"),
+    "repeated": (lambda r: (r.say(), r.say(index=r.spoken - 1)), "audio messages repeated"),
+    "out of order": (lambda r: (r.say(), r.say(), r.say(index=r.spoken - 2), r.say(index=r.spoken + 1)),
+                     "audio messages repeated"),
+    "lost": (lambda r: (r.say(), r.say(index=r.spoken + 3)), "audio messages lost"),
+    "too much at once": (lambda r: [r.say() for _ in range(60)], "frames dropped (too slow)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD_SOUND)
+def test_bad_sound_is_counted_and_survived(talking: Robot, what: str) -> None:
+    talking.hush()
+    send, counter = BAD_SOUND[what]
+    before = counted(talking, "audio", counter)
+    send(talking)
+    talking.until(lambda: counted(talking, "audio", counter) > before)
+    talking.speak()
+    talking.until(
+        lambda: stamps(talking.received["audio_out"])[-1] in stamps(talking.collect(Audio, "audio_in"))
+    )
+
+
+BAD_PICTURES = {
+    "data too short": (photo(height=49), "do not match"),
+    "rows too short": (photo(step=100), "too short"),
+    "unknown encoding": (photo(encoding="hologram"), "hologram"),
+    "depth": (photo(encoding="32FC1"), "32FC1"),
+    "empty": (photo(height=0, data=array("B")), "empty"),
+    "not a jpeg": (CompressedImage(format="jpeg", data=array("B", b"nonsense")), "damaged"),
+    "cut short": (
+        CompressedImage(format="jpeg", data=array("B", b"\xff\xd8\xff\xe0 and no end")),
+        "truncated",
+    ),
+    "compressed depth": (
+        CompressedImage(format="16UC1; compressedDepth png", data=array("B", b"1")),
+        "depth",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_PICTURES)
+def test_bad_pictures_are_refused_and_survived(talking: Robot, what: str) -> None:
+    message, words = BAD_PICTURES[what]
+    good = shown(talking, photo())
+    before = counted(talking, "camera", "pictures refused")
+    topic = "image" if isinstance(message, Image) else "image/compressed"
+    publisher = talking.publisher(type(message), topic, 1 if topic == "image" else qos_profile_sensor_data)
+
+    def refused() -> bool:
+        publisher.publish(message)
+        return counted(talking, "camera", "pictures refused") > before
+
+    talking.until(refused)
+    talking.until(lambda: words in talking.processes[0].log)
+    assert (
+        talking.received["image_cache"][-1].header.stamp == good.header.stamp
+    )  # the good one is still there
+    shown(talking, photo())
+
+
+def test_the_interface_is_what_its_table_says(talking: Robot) -> None:
+    node, name, namespace = talking.node, "talk", talking.namespace
+    infrastructure = ("/rosout", "/parameter_events", f"{namespace}/talk/transition_event")
+    found = set()
+    for kind, listing in (
+        ("publishes", node.get_publisher_names_and_types_by_node(name, namespace)),
+        ("subscribes", node.get_subscriber_names_and_types_by_node(name, namespace)),
+        ("serves", node.get_service_names_and_types_by_node(name, namespace)),
+    ):
+        ours = (entry for entry in listing if entry[0] not in infrastructure)
+        found |= {(kind, topic, kinds[0]) for topic, kinds in ours}
+    expected = {
+        (
+            row.kind,
+            row.name if row.name[0] == "/" else f"{namespace}/{row.name.replace('~', 'talk')}",
+            row.type,
+        )
+        for row in INTERFACES
+    }
+    services = ("rcl_interfaces", "lifecycle_msgs", "type_description_interfaces")
+    assert {entry for entry in found if not entry[2].startswith(services)} == expected
+
+
+def test_parameters_are_refused_with_a_reason(shared: Robot) -> None:
+    assert "cleanup" in shared.set_parameter("device", "cpu")  # while it is configured
+    assert shared.change_state("cleanup")
+    assert "out of range" in shared.set_parameter("text_temperature", 99.0)
+    assert "one of" in shared.set_parameter("refresh_policy", "sometimes")
+    assert shared.set_parameter("model", 7)
+    assert not shared.set_parameter("seed", 2)
+    assert shared.change_state("configure")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("model", "/no/such/folder", "/no/such/folder"),
+        ("model", "", "folder"),
+        ("audio_in_type", "no_such_msgs/msg/Sound", "no_such_msgs"),
+        ("audio_in_type", "std_msgs/msg/String", "no array of samples"),
+        ("refresh_settle_distance", 1.0, "settle_distance"),
+        ("device", "abacus", "abacus"),
+    ],
+)
+def test_what_cannot_work_is_said_when_configuring(
+    shared: Robot, checkpoint: Path, name: str, value: Any, words: str
+) -> None:
+    """And the node is there to be configured better."""
+    good = {row.name: row.default for row in PARAMETERS} | {"model": str(checkpoint)}
+    assert shared.change_state("cleanup")
+    before = len(shared.processes[0].log)
+    try:
+        assert not shared.set_parameter(name, value)
+        assert not shared.change_state("configure")
+        shared.until(lambda: words in shared.processes[0].log[before:])
+        assert shared.state == "unconfigured"
+        assert not shared.processes[0].children
+    finally:
+        shared.set_parameter(name, good[name])
+        assert shared.change_state("configure")
+
+
+def test_other_types_of_sound(shared: Robot, checkpoint: Path) -> None:
+    """Types found at run time; what they can do wrong and ours cannot: numbers that are none, and half samples."""
+    for name, kind, good, bad, counter in (
+        (
+            "Float32MultiArray",
+            Float32MultiArray,
+            [0.1] * 1920,
+            [float("nan"), float("inf")],
+            "samples not finite",
+        ),
+        ("UInt8MultiArray", UInt8MultiArray, bytes(3840), b"123", "audio messages refused"),
+    ):
+        assert shared.change_state("cleanup")
+        assert not shared.set_parameter("audio_in_type", f"std_msgs/msg/{name}")
+        assert not shared.set_parameter("audio_in_rate", 24000)
+        shared.spoken = 0
+        assert shared.change_state("configure", "activate")
+        publisher = shared.node.create_publisher(kind, "audio_in", 10)
+        shared.until(publisher.get_subscription_count)
+        before = counted(shared, "audio", counter)
+        publisher.publish(kind(data=array("f" if "Float" in name else "B", bad)))
+        shared.until(lambda counter=counter, before=before: counted(shared, "audio", counter) > before)
+        silent = counted(shared, "audio", "frames of silence (no audio)")
+        status = diagnosed(shared, "audio")
+
+        def hears(
+            publisher: Any = publisher, kind: Any = kind, good: Any = good, status: Any = status
+        ) -> bool:
+            publisher.publish(kind(data=array("f" if kind is Float32MultiArray else "B", good)))
+            return status().message == "hearing"
+
+        shared.until(hears)
+        assert counted(shared, "audio", "frames of silence (no audio)") >= silent
+        assert shared.change_state("deactivate")
+        shared.node.destroy_publisher(publisher)
+    assert shared.change_state("cleanup")
+    assert not shared.set_parameter("audio_in_type", "moshivis_ros/msg/Audio")
+    assert shared.change_state("configure")
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_an_engine_that_crashes_leaves_the_node_alive(shared: Robot, active: bool) -> None:
+    if active:
+        assert shared.change_state("activate")
+    (engine,) = shared.processes[0].children
+    os.kill(engine, signal.SIGKILL)
+    shared.until(lambda: shared.state == "unconfigured")
+    status = diagnosed(shared, "engine")
+    shared.until(lambda: status().level == DiagnosticStatus.ERROR and "signal 9" in status().message)
+    assert shared.change_state("configure", "activate")
+    heard = shared.collect(Audio, "audio_out")
+    heard.clear()
+    shared.until(lambda: heard)
+    shared.until(lambda: status().level != DiagnosticStatus.ERROR)
+    assert shared.change_state("deactivate")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_everything(robot: Robot, checkpoint: Path, number: int) -> None:
+    process = robot.start("talk", model=checkpoint)
+    assert robot.change_state("configure", "activate")
+    assert process.children
+    assert process.end(number) == 0  # and waits for the engine to be gone
+    assert "Traceback" not in process.log
+
+
+def test_a_killed_node_leaves_no_engine(robot: Robot, checkpoint: Path) -> None:
+    process = robot.start("talk", model=checkpoint)
+    assert robot.change_state("configure", "activate")
+    assert process.children
+    process.end(signal.SIGKILL)
+
+
+def test_interrupted_while_loading(robot: Robot, checkpoint: Path) -> None:
+    process = robot.start("talk", model=checkpoint)
+    client = robot.node.create_client(ChangeState, "talk/change_state")
+    robot.until(client.service_is_ready)
+    client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE)))
+    robot.until(lambda: process.children)
+    process.end(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "words"),
+    [
+        ("max_backlog", 0, "max_backlog"),
+        ("image_transport", "pigeon", "both, raw, compressed"),
+        ("seed", "x", "seed"),
+    ],
+)
+def test_a_bad_parameter_at_the_start(robot: Robot, parameter: str, value: Any, words: str) -> None:
+    process = robot.start("talk", **{parameter: value})
+    assert process.popen.wait(60) == 1
+    assert words in process.log and "Traceback" not in process.log
+
+
+def test_image_transport_takes_one_topic_only(robot: Robot, checkpoint: Path) -> None:
+    robot.start("talk", model=checkpoint, image_transport="compressed")
+    assert robot.change_state("configure", "activate")
+    compressed = robot.node.create_publisher(CompressedImage, "image/compressed", 1)
+    robot.until(compressed.get_subscription_count)
+    assert not robot.node.count_subscribers("image")
