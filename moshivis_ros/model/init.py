@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -13,7 +12,6 @@ from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from torch import Tensor
 
 from moshivis_ros.errors import CheckpointError, ConfigError
-from moshivis_ros.model.checkpoint import save_model
 from moshivis_ros.model.codec import build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
@@ -53,58 +51,62 @@ def init_checkpoint(folder: Path | str, size: str = "tiny", seed: int = 0, overw
     if folder.is_file() or (folder.exists() and any(folder.iterdir()) and not overwrite):
         raise CheckpointError(f"{folder} is not an empty folder: choose another, or ask to overwrite it")
     folder.mkdir(parents=True, exist_ok=True)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(seed)
-        save_model(_random_lm(config), folder)
-        save_file(released_layout(_random_mimi(config).state_dict()), folder / config.mimi_codec)
+    generator = torch.Generator().manual_seed(seed)
+    config.save(folder)
+    save_file(_random_lm(config, generator), folder / config.model)
+    save_file(_random_mimi(config, generator), folder / config.mimi_codec)
     (folder / config.text_tokenizer).write_bytes(_train_tokenizer(config))
     return folder
 
 
-def _random_lm(config: ModelConfig) -> MoshiVis:
-    model = MoshiVis(config)
-    common = torch.randn(config.dim).sign()
-    for name, parameter in model.named_parameters():
-        _randomize(name, parameter)
+def _random_lm(config: ModelConfig, generator: torch.Generator) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        layout = MoshiVis(config).state_dict()
+    state = _randomize(layout, generator)
+    common = torch.randn(config.dim, generator=generator).sign()
+    for name, tensor in state.items():
         if ".gate.alpha." in name or ".mha.in_proj_weight" in name:
-            parameter.mul_(3)  # against the gate's offset of -4: without it no picture would ever show
+            tensor.mul_(3)  # against the gate's offset of -4: without it no picture would ever show
         elif name.startswith("audio_emb."):
-            parameter.add_(0.15 * common)
+            tensor.add_(0.15 * common)
     # Much padding, as in real speech: what all audio tokens have in common leads to the padding token, which
     # itself leads away from it, so that the model neither babbles nor falls silent for good.
-    model.llm.text_emb.weight[config.padding_token_id] -= 1.6 * common
-    model.llm.text_linear.weight.mul_(3)
-    model.llm.text_linear.weight[config.padding_token_id] = 60 * common / config.dim
-    return model
+    state["llm.text_emb.weight"][config.padding_token_id] -= 1.6 * common
+    state["llm.text_linear.weight"].mul_(3)
+    state["llm.text_linear.weight"][config.padding_token_id] = 60 * common / config.dim
+    return state
 
 
-def _random_mimi(config: ModelConfig) -> Any:
-    mimi = build_mimi(config)
-    for name, parameter in mimi.named_parameters():
-        _randomize(name, parameter)
-    for name, buffer in mimi.named_buffers():
-        if name.endswith("embedding_sum"):
-            buffer.normal_()
-        elif name.endswith("_initialized"):
-            buffer.fill_(1)
+@torch.no_grad()
+def _random_mimi(config: ModelConfig, generator: torch.Generator) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        mimi = build_mimi(config)
+    state = _randomize(released_layout(mimi.state_dict()), generator)
+    mimi.load_state_dict(state, assign=True)
     # Random codes shall sound like quiet noise, without an offset.
-    pcm = mimi.decode(torch.randint(config.audio_card, (1, mimi.num_codebooks, 50)))
-    last = mimi.decoder.model[-1].conv.conv
-    last.weight.mul_(0.05 / pcm.std())
-    last.bias.sub_(pcm.mean()).mul_(0.05 / pcm.std())
-    return mimi
+    pcm = mimi.decode(torch.randint(config.audio_card, (1, mimi.num_codebooks, 50), generator=generator))
+    last = f"decoder.model.{len(mimi.decoder.model) - 1}.conv.conv"
+    state[f"{last}.weight"].mul_(0.05 / pcm.std())
+    state[f"{last}.bias"].sub_(pcm.mean()).mul_(0.05 / pcm.std())
+    return state
 
 
-def _randomize(name: str, parameter: Tensor) -> None:
+def _randomize(layout: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
     """Random values that keep the size of a signal. No weight is zero: zeros hide mistakes."""
-    if name.endswith("bias"):
-        parameter.normal_(0.0, 0.02)
-    elif parameter.dim() == 1 or name.endswith(".alpha"):  # norms and layer scales
-        parameter.normal_(1.0, 0.1)
-    elif "emb." in name:
-        parameter.normal_(0.0, 0.5)
-    else:
-        parameter.normal_(0.0, parameter[0].numel() ** -0.5)
+    state = {}
+    for name in sorted(layout):
+        shape = layout[name].shape
+        values = torch.randn(shape, generator=generator)
+        if name.endswith("bias"):
+            values *= 0.02
+        elif len(shape) == 1 or name.endswith(".alpha"):  # norms, layer scales, usage of the codebooks
+            values = 1 + 0.1 * values
+        elif "emb." in name:
+            values *= 0.5
+        elif not name.endswith("embedding_sum"):
+            values /= shape[1:].numel() ** 0.5
+        state[name] = values
+    return state
 
 
 def _train_tokenizer(config: ModelConfig) -> bytes:
