@@ -1,0 +1,1 @@
+"""Training data and training: synthetic dialogues, codec, image encoder, language model."""

@@ -1,0 +1,356 @@
+"""What two speakers say about a picture: questions of the paper's kinds with their true answers, and small talk.
+
+The kinds follow arXiv 2503.15633 (PROP, LOC, NUM, general description, LEAD, TNS, COMB). Every question has phrasings
+for training and at least one that training never sees.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+KINDS = ("ball", "box", "bottle", "cup")
+COLOURS = ("red", "green", "blue", "yellow", "orange", "purple")
+PLACES = ("on the left", "in the middle", "on the right")
+NUMBERS = ("none", "one", "two", "three", "four")
+MAX_THINGS = len(NUMBERS) - 1
+
+
+@dataclass(frozen=True)
+class Item:
+    """A thing as one talks about it."""
+
+    kind: str
+    colour: str
+    place: str
+
+    def __str__(self) -> str:
+        return f"{'an' if self.colour[0] in 'aeiou' else 'a'} {self.colour} {self.kind}"
+
+
+View = tuple[Item, ...]
+"""The things in a picture, from left to right."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One question and its answer. kind: for the tables; seen: the answer is about the picture.
+
+    keys: the words of the answer that make it right.
+    """
+
+    kind: str
+    question: str
+    answer: str
+    keys: tuple[str, ...] = ()
+
+    @property
+    def seen(self) -> bool:
+        return self.kind != "small talk"
+
+
+@dataclass(frozen=True)
+class Phrasings:
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def draw(self, rng: random.Random, held_out: bool, **words: str) -> str:
+        return rng.choice(self.test if held_out else self.train).format(**words)
+
+
+COLOUR = Phrasings(
+    (
+        "What colour is the {kind}?",
+        "What is the colour of the {kind}?",
+        "Tell me the colour of the {kind}.",
+        "Which colour is the {kind}?",
+    ),
+    ("Please tell me the colour of the {kind}.", "And what colour is the {kind}?"),
+)
+THING = Phrasings(
+    ("What is the {colour} thing?", "Tell me what the {colour} thing is.", "What do you call the {colour} thing?"),
+    ("Please tell me what the {colour} thing is.", "And what is the {colour} thing?"),
+)
+PLACE = Phrasings(
+    (
+        "Where is the {kind}?",
+        "Where do you see the {kind}?",
+        "Tell me where the {kind} is.",
+        "Can you tell me where the {kind} is?",
+    ),
+    ("Please tell me where the {kind} is.", "And where is the {kind}?"),
+)
+NUMBER = Phrasings(
+    ("How many {kinds} do you see?", "How many {kinds} are there?", "How many {kinds} can you see?"),
+    ("And how many {kinds} do you see?", "Please tell me how many {kinds} there are."),
+)
+PRESENCE = Phrasings(
+    ("Is there {a} {what}?", "Do you see {a} {what}?", "Can you see {a} {what}?"),
+    ("And is there {a} {what}?", "Please tell me, do you see {a} {what}?"),
+)
+IS_IT = Phrasings(
+    ("Is the {kind} {colour}?", "The {kind} is {colour}, is it not?"), ("And is the {kind} {colour}?",)
+)
+DESCRIBE = Phrasings(
+    (
+        "What do you see?",
+        "What can you see?",
+        "Describe the picture.",
+        "Tell me what you see.",
+        "What is on the table?",
+    ),
+    ("Please tell me what you see.", "Please describe the picture."),
+)
+TEACHER = Phrasings(
+    (
+        "What is {place}?",
+        "You are the student. What is {place}?",
+        "I am the teacher. What do you see {place}?",
+        "Tell me what you see {place}.",
+    ),
+    ("Student, tell me what you see {place}.", "And what is {place}?"),
+)
+
+SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
+    (
+        Phrasings(("Hello.", "Hello robot.", "Good morning.", "Hi, good morning."), ("Hello, good morning.",)),
+        "Hello, nice to meet you.",
+    ),
+    (
+        Phrasings(("How are you?", "How are you today?", "How do you feel today?"), ("And how are you today?",)),
+        "I am fine, thank you.",
+    ),
+    (
+        Phrasings(("What is your name?", "Tell me your name.", "Who are you?"), ("Please tell me your name.",)),
+        "My name is Moshi.",
+    ),
+    (Phrasings(("Thank you.", "Thanks a lot.", "Thank you robot."), ("Thanks, thank you.",)), "You are welcome."),
+    (
+        Phrasings(
+            ("Do you like music?", "Tell me, do you like music?", "What music do you like?"),
+            ("And do you like music?",),
+        ),
+        "Yes, I love every song.",
+    ),
+    (
+        Phrasings(("Can you sing?", "Can you sing a song?", "Sing a song for me."), ("Please sing a song.",)),
+        "Sorry, I only talk.",
+    ),
+    (
+        Phrasings(
+            ("Are you a robot?", "Are you a human?", "Are you a machine?"), ("Tell me, are you a robot?",)
+        ),
+        "I am a small robot.",
+    ),
+    (
+        Phrasings(
+            ("How old are you?", "Tell me how old you are.", "What is your age?"), ("And how old are you?",)
+        ),
+        "I am very young.",
+    ),
+    (
+        Phrasings(
+            ("Where do you live?", "Tell me where you live.", "Where is your home?"), ("And where do you live?",)
+        ),
+        "I live inside this computer.",
+    ),
+    (
+        Phrasings(
+            ("How is the weather?", "How is the weather today?", "Tell me about the weather."),
+            ("And how is the weather today?",),
+        ),
+        "It looks like sunshine.",
+    ),
+    (
+        Phrasings(
+            ("Goodbye.", "Goodbye robot.", "See you tomorrow."), ("Goodbye, see you tomorrow.",)
+        ),
+        "Goodbye, see you soon.",
+    ),
+    (
+        Phrasings(
+            ("Are you hungry?", "Do you eat?", "What do you eat?"), ("Tell me, are you hungry?",)
+        ),
+        "No, I never eat.",
+    ),
+)
+
+
+def _a(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
+
+
+def _plural(kind: str) -> str:
+    return kind + ("es" if kind.endswith("x") else "s")
+
+
+def _only(view: View) -> list[Item]:
+    """The things that are the only one of their kind."""
+    return [item for item in view if sum(other.kind == item.kind for other in view) == 1]
+
+
+def _absent(view: View) -> list[str]:
+    return [kind for kind in KINDS if all(item.kind != kind for item in view)]
+
+
+def colour(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
+    if not (items := _only(view)):
+        return None
+    item = rng.choice(items)
+    if rng.random() < 0.2:
+        wrong = rng.choice([c for c in COLOURS if c != item.colour])
+        said = rng.choice((item.colour, wrong))
+        answer = f"{'Yes' if said == item.colour else 'No'}, it is {item.colour}."
+        question = IS_IT.draw(rng, held_out, kind=item.kind, colour=said)
+        return Exchange("colour", question, answer, (answer[:2].lower().strip(","), item.colour))
+    question = COLOUR.draw(rng, held_out, kind=item.kind)
+    return Exchange("colour", question, f"It is {item.colour}.", (item.colour,))
+
+
+def thing(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
+    items = [i for i in view if sum(other.colour == i.colour for other in view) == 1]
+    if not items:
+        return None
+    item = rng.choice(items)
+    question = THING.draw(rng, held_out, colour=item.colour)
+    return Exchange("thing", question, f"It is a {item.kind}.", (item.kind,))
+
+
+def place(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
+    if not (items := _only(view)):
+        return None
+    item = rng.choice(items)
+    question = PLACE.draw(rng, held_out, kind=item.kind)
+    return Exchange("place", question, f"It is {item.place}.", (item.place.split()[-1],))
+
+
+def number(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
+    counts = {kind: sum(item.kind == kind for item in view) for kind in KINDS}
+    draw = rng.random()
+    if draw < 0.35:
+        what, count = "things", len(view)
+    else:  # as many twos and threes as ones and nones
+        wanted = rng.choice(sorted(set(counts.values())))
+        what = rng.choice([kind for kind, n in counts.items() if n == wanted])
+        count, what = wanted, _plural(what)
+    question = NUMBER.draw(rng, held_out, kinds=what)
+    return Exchange("number", question, f"I see {NUMBERS[count]}.", (NUMBERS[count],))
+
+
+def presence(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
+    if rng.random() < 0.5 and view:
+        item = rng.choice(view)
+        what = rng.choice((item.kind, f"{item.colour} {item.kind}"))
+        question = PRESENCE.draw(rng, held_out, a=_a(what), what=what)
+        return Exchange("presence", question, "Yes, there is one.", ("yes",))
+    if rng.random() < 0.5 and view:  # right kind, wrong colour
+        kind = rng.choice(view).kind
+        there = {item.colour for item in view if item.kind == kind}
+        what = f"{rng.choice([c for c in COLOURS if c not in there])} {kind}"
+    elif absent := _absent(view):
+        what = rng.choice(absent)
+        if rng.random() < 0.5:
+            what = f"{rng.choice(COLOURS)} {what}"
+    else:
+        return None
+    question = PRESENCE.draw(rng, held_out, a=_a(what), what=what)
+    return Exchange("presence", question, "No, there is none.", ("no",))
+
+
+def misleading(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
+    if not (absent := _absent(view)):
+        return None
+    kind = rng.choice(absent)
+    phrasings = rng.choice((COLOUR, PLACE, IS_IT))
+    question = phrasings.draw(rng, held_out, kind=kind, colour=rng.choice(COLOURS))
+    return Exchange("misleading", question, f"I do not see a {kind}.", ("not",))
+
+
+def describe(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
+    return Exchange("describe", DESCRIBE.draw(rng, held_out), description(view), _names(view))
+
+
+def teacher(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
+    where = rng.choice(PLACES)
+    there = tuple(item for item in view if item.place == where)
+    question = TEACHER.draw(rng, held_out, place=where)
+    return Exchange("teacher", question, description(there), _names(there))
+
+
+def small_talk(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
+    phrasings, answer = rng.choice(SMALL_TALK)
+    return Exchange("small talk", phrasings.draw(rng, held_out), answer, ())
+
+
+def description(view: View) -> str:
+    if not view:
+        return "I see nothing."
+    names = [str(item) for item in view]
+    return f"I see {', '.join(names[:-1]) + ' and ' if names[1:] else ''}{names[-1]}."
+
+
+def _names(view: View) -> tuple[str, ...]:
+    return tuple(f"{item.colour} {item.kind}" for item in view) or ("nothing",)
+
+
+Ask = Callable[[random.Random, View, bool], "Exchange | None"]
+QUESTIONS: dict[str, Ask] = {
+    "colour": colour,
+    "thing": thing,
+    "place": place,
+    "number": number,
+    "presence": presence,
+    "misleading": misleading,
+    "describe": describe,
+    "teacher": teacher,
+    "small talk": small_talk,
+}
+WEIGHTS = {
+    "colour": 3.0,
+    "thing": 1.5,
+    "place": 3.0,
+    "number": 4.0,
+    "presence": 3.0,
+    "misleading": 2.0,
+    "describe": 4.0,
+    "teacher": 2.0,
+    "small talk": 4.0,
+}
+
+
+def exchange(
+    rng: random.Random, view: View, weights: dict[str, float] = WEIGHTS, held_out: bool = False
+) -> Exchange:
+    """A random question about ``view`` with its answer; ``held_out``: in a phrasing that training never sees."""
+    while True:
+        kind = rng.choices(list(weights), weights=list(weights.values()))[0]
+        if (found := QUESTIONS[kind](rng, view, held_out)) is not None:
+            return found
+
+
+def dialogue(rng: random.Random, view: View, turns: int, held_out: bool = False) -> list[Exchange]:
+    """A conversation that goes from the picture to something else and back (the context switch)."""
+    said: list[Exchange] = []
+    while len(said) < turns:
+        one = exchange(rng, view, held_out=held_out)
+        if all(one.question != other.question for other in said):
+            said.append(one)
+    return said
+
+
+def sentences() -> Sequence[str]:
+    """Every sentence frame with every word that fits: the text that the tokenizer is made of."""
+    rng = random.Random(0)
+    found: set[str] = set()
+    for _ in range(20000):
+        view = random_view(rng)
+        one = exchange(rng, view, held_out=rng.random() < 0.3)
+        found.update((one.question, one.answer))
+    return sorted(found)
+
+
+def random_view(rng: random.Random) -> View:
+    """Things without a picture, for text only."""
+    places = sorted(rng.choices(range(len(PLACES)), k=rng.randint(0, MAX_THINGS)))
+    return tuple(Item(rng.choice(KINDS), rng.choice(COLOURS), PLACES[k]) for k in places)

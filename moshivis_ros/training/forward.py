@@ -1,0 +1,129 @@
+"""The MoshiVis network on whole sequences, as teacher-forced training needs it.
+
+The same weights as the streaming step of `model.stream` and the same numbers; only all frames, and all codebooks of a
+frame, at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.layers import rotary, rotary_frequencies, rotate
+from moshivis_ros.model.lm import Layer, MoshiVis, SharedCrossAttention
+
+
+class Sight(NamedTuple):
+    """The pictures of a batch: keys and values, and which of them may be seen when."""
+
+    k: Tensor  # [B, H, N, D]
+    v: Tensor  # [B, H, N, D]
+    mask: Tensor | None  # [B, 1, T, N] bool; None: all of them, always
+    on: Tensor  # [B, T, 1] float, 0 where there is no picture
+
+
+class Temporal(NamedTuple):
+    hidden: Tensor  # [B, T, dim]
+    text_logits: Tensor  # [B, T, text_card]
+    gates: Tensor  # [B, layers, T], mean gate of every layer, 0 without a picture
+
+
+def columns(tokens: Tensor, config: ModelConfig) -> Tensor:
+    """What the network reads when it is to say ``tokens`` [B, 1 + n_q, T] (aligned streams, -1: no token).
+
+    Every stream is delayed by its own delay and by one frame, and starts with its initial token.
+    """
+    delays = torch.tensor(config.delays, device=tokens.device)
+    initial = torch.full((1 + config.n_q,), config.audio_card, device=tokens.device)
+    initial[0] = config.text_card
+    return _shift(tokens, delays + 1, initial)
+
+
+def targets(tokens: Tensor, config: ModelConfig) -> Tensor:
+    """What the network shall choose at every step: [B, 1 + dep_q, T], -1 where a delayed stream has nothing yet."""
+    own = 1 + config.dep_q
+    delays = torch.tensor(config.delays[:own], device=tokens.device)
+    return _shift(tokens[:, :own], delays, torch.full((own,), -1, device=tokens.device))
+
+
+def _shift(tokens: Tensor, delays: Tensor, fill: Tensor) -> Tensor:
+    time = torch.arange(tokens.shape[2], device=tokens.device)[None] - delays[:, None]  # [K, T]
+    shifted = tokens.gather(2, time.clamp(min=0).expand(tokens.shape))
+    return torch.where(time < 0, fill[:, None], shifted)
+
+
+def temporal(model: MoshiVis, read: Tensor, sight: Sight | None) -> Temporal:
+    """The temporal transformer on ``read`` [B, 1 + n_q, T] (see columns)."""
+    config, llm = model.config, model.llm
+    x = llm.text_emb(read[:, 0])
+    for i, embedding in enumerate(model.audio_emb, start=1):
+        x = x + embedding(read[:, i])
+    steps = torch.arange(x.shape[1], device=x.device)
+    frequencies = rotary_frequencies(config.dim // config.num_heads, config.max_period).to(x.device)
+    angles = rotary(steps[:, None], frequencies)
+    window = None
+    if len(steps) > config.context:
+        age = steps[:, None] - steps
+        window = (age >= 0) & (age < config.context)
+    shared, gates = llm.transformer.shared_cross_attention, []
+    for layer in llm.transformer.layers:
+        x, gate = _layer(layer, x, angles, window, shared, sight)
+        gates.append(gate)
+    hidden = llm.out_norm(x)
+    return Temporal(hidden, llm.text_linear(hidden), torch.stack(gates, 1))
+
+
+def _layer(
+    layer: Layer,
+    x: Tensor,
+    angles: tuple[Tensor, Tensor],
+    window: Tensor | None,
+    shared: SharedCrossAttention,
+    sight: Sight | None,
+) -> tuple[Tensor, Tensor]:
+    attention = layer.self_attn
+    qkv = attention.in_proj(layer.norm1(x)).unflatten(-1, (3, attention.num_heads, -1))
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, H, T, D]
+    q, k = rotate(q, *angles), rotate(k, *angles)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=window, is_causal=window is None)
+    x = x + attention.out_proj(y.transpose(1, 2).flatten(2))
+    gate = x.new_zeros(x.shape[:2])
+    if sight is not None:
+        q = shared.q_proj(layer.norm_cross(x)).unflatten(-1, (shared.num_heads, -1))
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), sight.k, sight.v, attn_mask=sight.mask)
+        y = shared.out_proj(y.transpose(1, 2).flatten(2))
+        open_by = layer.cross_attention.gate(y) * sight.on
+        x = x + y * open_by
+        gate = open_by.float().mean(-1)
+    return x + layer.gating(layer.norm2(x)), gate
+
+
+def audio_logits(model: MoshiVis, hidden: Tensor, text: Tensor, audio: Tensor) -> Tensor:
+    """The depformer on chosen frames: logits [M, dep_q, audio_card].
+
+    ``hidden`` [M, dim] of the temporal transformer, ``text`` [M] and ``audio`` [M, dep_q] the tokens of those frames.
+    """
+    inputs = []
+    for codebook, project in enumerate(model.depformer_in):
+        emb = model.depformer_emb[codebook - 1] if codebook else model.depformer_text_emb
+        inputs.append(project(hidden) + emb(audio[:, codebook - 1] if codebook else text))
+    x = torch.stack(inputs)  # [dep_q, M, d]
+    for layer in model.depformer.layers:
+        attention = layer.self_attn
+        qkv = _each(attention.in_proj, layer.norm1(x)).unflatten(-1, (3, attention.num_heads, -1))
+        q, k, v = qkv.permute(2, 1, 3, 0, 4)  # [M, H, dep_q, D]
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).permute(2, 0, 1, 3).flatten(2)
+        x = x + _each(attention.out_proj, y)
+        a, b = _each([part.linear_in for part in layer.gating], layer.norm2(x)).chunk(2, -1)
+        x = x + _each([part.linear_out for part in layer.gating], F.silu(a) * b)
+    return _each(model.audio_linears, x).transpose(0, 1)
+
+
+def _each(linears: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Every codebook [dep_q, M, in] through its own linear layer: [dep_q, M, out]."""
+    return torch.bmm(x, torch.stack([linear.weight for linear in linears]).transpose(1, 2))

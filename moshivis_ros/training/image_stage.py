@@ -1,0 +1,138 @@
+"""Training of the image encoder: every token must know by itself what is in its patch, and how many there are of it.
+
+Heads on single tokens (not on a summary of the picture), because cross-attention reads single tokens: it can only
+find "the ball" where one token says ball. And it takes averages: it could hardly count, so the tokens do.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from moshivis_ros.errors import CheckpointError
+from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.image_encoder import Siglip, normalize
+from moshivis_ros.training.dialogues import COLOURS, KINDS, MAX_THINGS
+from moshivis_ros.training.pictures import BACKGROUND, Pool, pool
+from moshivis_ros.training.train import Settings
+
+FILE = "image_encoder.safetensors"
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Options:
+    model: str  # config.yaml of the network that the encoder is for
+    pictures: str  # npz file, drawn if it is not there
+    count: int = 24000
+    test_pictures: str = ""
+    test_count: int = 1500
+    batch: int = 32
+    counts: float = 0.25  # weight of the counts in the loss
+    wanted: float = 0.97  # accuracy on unseen pictures, of kind and of colour, below which the stage fails
+
+
+class ImageStage:
+    def __init__(self, settings: Settings) -> None:
+        self.options = options = Options(**settings.options)
+        self.bfloat16 = settings.bfloat16
+        config = ModelConfig.load(options.model).siglip
+        self.encoder = Siglip(config)
+        for table in (self.encoder.embeddings.position_embedding,):
+            nn.init.normal_(table.weight, std=0.1)
+        heads = {"kind": len(KINDS) + 1, "colour": len(COLOURS) + 1, "centre": 2, "cell": config.grid**2}
+        heads |= {f"count {name}": MAX_THINGS + 1 for name in ("thing", *KINDS)}
+        self.network = nn.ModuleDict(
+            {"encoder": self.encoder, **{name: nn.Linear(config.hidden_size, n) for name, n in heads.items()}}
+        )
+        size, patch = config.image_size, config.patch_size
+        self.pool = pool(options.pictures, options.count, settings.seed + 1, size, patch)
+        self.test = pool(options.test_pictures, options.test_count, settings.seed + 99, size, patch)
+        self.labels = _labels(self.pool)
+
+    def groups(self) -> list[dict[str, Any]]:
+        return [{"params": list(self.network.parameters())}]
+
+    def losses(self, rng: random.Random, step: int, steps: int) -> dict[str, Tensor]:
+        chosen = rng.sample(range(len(self.pool)), self.options.batch)
+        pixels = augment(torch.from_numpy(self.pool.pixels[chosen]))
+        scores = self._scores(pixels)
+        labels = {name: table[chosen] for name, table in self.labels.items()}
+        losses = {
+            name: F.cross_entropy(scores[name].flatten(0, 1), labels[name].flatten(), ignore_index=_IGNORED)
+            for name in scores
+        }
+        count = torch.stack([loss for name, loss in losses.items() if name.startswith("count ")]).sum()
+        loss = losses["kind"] + losses["colour"] + losses["centre"] + 0.1 * losses["cell"] + self.options.counts * count
+        shown = {name: losses[name].detach() for name in ("kind", "colour", "centre", "cell")}
+        return {"loss": loss, **shown, "count": count.detach()}
+
+    def finish(self, out: Path) -> None:
+        state = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
+        save_file(state, out / FILE)
+        found = self.accuracy()
+        print(", ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True)
+        if min(found["kind"], found["colour"]) < self.options.wanted:
+            raise CheckpointError(f"the image encoder is not good enough ({found}): train it longer")
+
+    def accuracy(self) -> dict[str, float]:
+        """On unseen pictures, kind and colour of the token in the middle of each thing, the rest of all tokens."""
+        labels = _labels(self.test)
+        right: dict[str, list[float]] = {name: [] for name in labels}
+        self.network.eval()
+        with torch.no_grad():
+            for start in range(0, len(self.test), 100):
+                part = slice(start, start + 100)
+                pixels = normalize(torch.from_numpy(self.test.pixels[part]).permute(0, 3, 1, 2))
+                scores = self._scores(pixels)
+                middle = labels["centre"][part] == 1
+                for name in scores:
+                    hit = (scores[name].argmax(-1) == labels[name][part]).float()
+                    right[name] += (hit[middle] if name in ("kind", "colour") else hit).flatten().tolist()
+        self.network.train()
+        return {name: float(np.mean(hits)) for name, hits in right.items()}
+
+    def _scores(self, pixels: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
+            tokens = self.encoder(pixels)
+        heads = [name for name in self.network if name != "encoder"]
+        return {name: self.network[name](tokens.float()) for name in heads}
+
+
+def augment(pixels: Tensor) -> Tensor:
+    """Pictures uint8 [B, S, S, 3] -> pixel values [B, 3, S, S]: other exposures, other white balances, noise."""
+    values = pixels.permute(0, 3, 1, 2).float()
+    batch = len(values)
+    gain = 1 + 0.25 * (torch.rand(batch, 1, 1, 1) - 0.5) + 0.1 * (torch.rand(batch, 3, 1, 1) - 0.5)
+    values = values * gain + 6 * torch.rand(batch, 1, 1, 1) * torch.randn_like(values)
+    return (values.clamp(0, 255) / 255 - 0.5) / 0.5
+
+
+def _labels(pictures: Pool) -> dict[str, Tensor]:
+    """Of every token [n, grid * grid]: kind and colour (0: background), whether it is a middle, its own place."""
+    count, grid = pictures.patches.shape[:2]
+    kind = np.full((count, grid, grid), _IGNORED)
+    colour = kind.copy()
+    centre = np.zeros((count, grid, grid), int)
+    kind[pictures.patches == BACKGROUND] = colour[pictures.patches == BACKGROUND] = 0
+    for n, (view, centres) in enumerate(zip(pictures.views, pictures.centres)):
+        for k, (item, (y, x)) in enumerate(zip(view, centres)):
+            mine = pictures.patches[n] == k
+            mine[y, x] = True
+            kind[n][mine] = 1 + KINDS.index(item.kind)
+            colour[n][mine] = 1 + COLOURS.index(item.colour)
+            centre[n, y, x] = 1
+    cell = np.broadcast_to(np.arange(grid * grid), (count, grid * grid)).copy()
+    tables = {"kind": kind, "colour": colour, "centre": centre, "cell": cell}
+    for name in ("thing", *KINDS):
+        counts = [sum(name in ("thing", item.kind) for item in view) for view in pictures.views]
+        tables[f"count {name}"] = np.repeat(np.array(counts)[:, None], grid * grid, 1)
+    return {name: torch.from_numpy(table.reshape(count, -1)).long() for name, table in tables.items()}

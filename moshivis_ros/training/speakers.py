@@ -1,0 +1,32 @@
+"""Who speaks: the robot's one voice, the users' many, and a user that training never hears."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+
+from moshivis_ros.training.voices import EspeakVoice, Sound, Speech
+
+ROBOT = EspeakVoice("gmw/en+f2", rate=170, pitch=50)
+USERS = ("en-us+m3", "en-us+m1", "en-us+m7", "en-us+f1", "en-us+f4", "en-us+m8")
+HELD_OUT_USER = "en-us+m2"
+NOISE_LEVELS = (0.0, 0.0003, 0.001, 0.003)  # root mean square, of a full scale of 1
+
+
+def user(rng: random.Random, held_out: bool = False) -> EspeakVoice:
+    """A user's voice at a random rate and pitch."""
+    name = HELD_OUT_USER if held_out else rng.choice(USERS)
+    return EspeakVoice(name, rate=rng.randint(140, 195), pitch=rng.randint(35, 65))
+
+
+def louder(speech: Speech, peak: float) -> Speech:
+    """The same with its largest sample at ``peak``."""
+    return replace(speech, pcm=speech.pcm * (peak / max(1e-6, float(np.abs(speech.pcm).max()))))
+
+
+def noise(rng: random.Random, samples: int, level: float) -> Sound:
+    """Room noise, duller than white."""
+    white = np.random.default_rng(rng.getrandbits(32)).standard_normal(samples + 1).astype(np.float32)
+    return (level * 0.7) * (white[1:] + white[:-1])

@@ -1,0 +1,236 @@
+"""`moshivis train CONFIG.yaml`: one stage of training, with progress, checkpoints that survive a kill, and a log.
+
+A stage is a class that knows its network, its data and its losses; everything else is here. What a step does
+depends on the seed and the number of the step only, so a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from moshivis_ros.errors import ConfigError
+
+STAGES = {
+    "codec": "moshivis_ros.training.codec_stage:CodecStage",
+    "image_encoder": "moshivis_ros.training.image_stage:ImageStage",
+    "lm": "moshivis_ros.training.lm_stage:LMStage",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A training configuration file. options: what the stage itself wants to know (see its Options)."""
+
+    stage: str
+    out: str
+    steps: int
+    learning_rate: float
+    seed: int = 0
+    warmup: int = 50
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    minutes: float | None = None  # stop in an orderly way after this time; run again to go on
+    save_every: float = 120.0  # seconds
+    log_every: int = 20  # steps
+    device: str = "cpu"
+    threads: int = 1
+    bfloat16: bool = True  # autocast; weights stay float32
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path | str, **overrides: Any) -> Settings:
+        try:
+            raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            return cls(**{**raw, **{k: v for k, v in overrides.items() if v is not None}})
+        except (OSError, TypeError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+
+class Stage(Protocol):
+    """One kind of training."""
+
+    network: nn.Module  # what is saved and resumed; only parameters that require a gradient are trained
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups of the optimizer; `scale` multiplies the learning rate."""
+        ...
+
+    def losses(self, rng: random.Random, step: int, steps: int) -> dict[str, Tensor]:
+        """The losses of one step; `loss` is what is minimised, the others are shown."""
+        ...
+
+    def finish(self, out: Path) -> None:
+        """Write what the next stage needs, and check that it is good."""
+        ...
+
+
+def make_stage(settings: Settings) -> Stage:
+    if settings.stage not in STAGES:
+        raise ConfigError(f"no stage {settings.stage!r}: choose one of {', '.join(STAGES)}")
+    module, name = STAGES[settings.stage].split(":")
+    stage: Stage = getattr(import_module(module), name)(settings)
+    return stage
+
+
+def train(settings: Settings) -> bool:
+    """Train until `steps` or `minutes` are over. True if the stage is complete."""
+    torch.set_num_threads(settings.threads)
+    torch.set_flush_denormal(True)
+    torch.manual_seed(settings.seed)
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "settings.yaml").write_text(yaml.safe_dump(_plain(settings)), encoding="utf-8")
+    stage = make_stage(settings)
+    groups = stage.groups()
+    optimizer = torch.optim.AdamW(
+        groups, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+    )
+    step, spent = _resume(out, stage.network, optimizer)
+    start = saved = time.monotonic()
+    parameters = [p for group in groups for p in group["params"]]
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log, _Bar(settings, step) as bar:
+        while step < settings.steps:
+            rate = _rate(settings, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get("scale", 1.0)
+            rng = random.Random(f"{settings.seed} {step}")
+            torch.manual_seed(rng.getrandbits(31))
+            losses = stage.losses(rng, step, settings.steps)
+            optimizer.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+            if torch.isfinite(norm):
+                optimizer.step()
+            step += 1
+            now = time.monotonic()
+            if step % settings.log_every == 0 or step == settings.steps:
+                values = {name: round(float(value), 4) for name, value in losses.items()}
+                seconds = round(spent + now - start, 1)
+                log.write(json.dumps({"step": step, "seconds": seconds, **values, "norm": round(float(norm), 3)}) + "\n")
+                log.flush()
+                bar.show(step, values)
+            over = settings.minutes is not None and now - start > 60 * settings.minutes
+            if now - saved > settings.save_every or over or step == settings.steps:
+                _save(out, stage.network, optimizer, step, spent + now - start)
+                saved = now
+            if over:
+                break
+    if step >= settings.steps:
+        stage.finish(out)
+        return True
+    return False
+
+
+def _rate(settings: Settings, step: int) -> float:
+    """Linear warm-up, then a cosine down to a twentieth."""
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(settings).items()}
+
+
+def _save(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+    """Network and optimizer in one safetensors file, replaced at once."""
+    tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
+    for index, state in enumerate(optimizer.state[p] for p in _parameters(optimizer)):
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # shared memory is refused
+    partial = out / "state.partial"
+    save_file(tensors, partial, metadata={"step": str(step), "seconds": str(seconds)})
+    os.replace(partial, out / "state.safetensors")
+
+
+def _resume(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    path = out / "state.safetensors"
+    if not path.exists():
+        return 0, 0.0
+    with safe_open(path, "pt") as file:
+        network.load_state_dict(
+            {name[len("network.") :]: file.get_tensor(name) for name in file.keys() if name.startswith("network.")}
+        )
+        for index, parameter in enumerate(_parameters(optimizer)):
+            prefix = f"optimizer.{index}."
+            state = {n[len(prefix) :]: file.get_tensor(n) for n in file.keys() if n.startswith(prefix)}
+            if state:
+                optimizer.state[parameter] = state
+        meta = file.metadata()
+    return int(meta["step"]), float(meta["seconds"])
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
+
+
+class _Bar:
+    def __init__(self, settings: Settings, step: int) -> None:
+        console = Console()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(settings.stage, total=settings.steps, completed=step, losses="")
+        self._plain = not console.is_terminal
+
+    def show(self, step: int, values: dict[str, float]) -> None:
+        text = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self._progress.update(self._task, completed=step, losses=text)
+        if self._plain:
+            print(f"{step}  {text}", flush=True)
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.stop()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Runs one stage of training. Run it again to go on where it stopped."
+    parser.add_argument("config", help="yaml file; examples are in moshivis_ros/training/configs")
+    parser.add_argument("--out", help="folder for state, log and result (default: that of the file)")
+    parser.add_argument("--minutes", type=float, help="stop in an orderly way after this time")
+    parser.add_argument("--steps", type=int, help="another number of steps")
+    parser.add_argument("--device", help="cpu, cuda, ...")
+
+
+def run(args: argparse.Namespace) -> int:
+    overrides = {"out": args.out, "minutes": args.minutes, "steps": args.steps, "device": args.device}
+    train(Settings.load(args.config, **overrides))
+    return 0
+
+
+if __name__ == "__main__":
+    main = argparse.ArgumentParser()
+    add_arguments(main)
+    raise SystemExit(run(main.parse_args()))
