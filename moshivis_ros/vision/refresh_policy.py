@@ -33,8 +33,9 @@ class Settings:
     cut_distance: distance at which the old view is gone altogether, so that holding it is worth less.
     gate_open, gate_closed: smoothed gate at which the model counts as looking, and as not looking any more
         (hysteresis).
-    gate_smoothing: seconds over which the gate is averaged.
-    onset: seconds after the model begins to speak in which nothing has been said about the view yet.
+    gate_smoothing: seconds of speech over which the gate is averaged; an answer starts afresh.
+    onset: seconds after the beginning of speech, and after the end of each phrase, in which nothing has been
+        said about the view yet.
     hold: longest time in seconds that a change waits while the model describes the old view.
     cut_hold: the same in seconds after a cut.
     keep_alive: age in seconds at which even an unchanged picture is encoded again.
@@ -46,13 +47,13 @@ class Settings:
 
     policy: Policy = "gating"
     interval: float = 2.0
-    change_distance: float = 0.2
-    settle_distance: float = 0.12
-    cut_distance: float = 0.7
+    change_distance: float = 0.11
+    settle_distance: float = 0.07
+    cut_distance: float = 0.9
     gate_open: float = 0.45
     gate_closed: float = 0.3
     gate_smoothing: float = 0.4
-    onset: float = 0.16
+    onset: float = 0.4
     hold: float = 4.0
     cut_hold: float = 2.0
     keep_alive: float = 60.0
@@ -113,6 +114,7 @@ class State:
 
     gate: smoothed, 0..1; looking: it is open, with hysteresis; time: of the last step.
     speaking_since, changed_since, held_since, bad_since: when that began, or None while it is not so.
+    phrase_since: when speech began or a phrase last ended, whichever is later.
     refreshes: times of the refreshes of the last 60 seconds.
     """
 
@@ -120,6 +122,7 @@ class State:
     gate: float = 0.0
     looking: bool = False
     speaking_since: float | None = None
+    phrase_since: float = 0.0
     changed_since: float | None = None
     held_since: float | None = None
     bad_since: float | None = None
@@ -144,7 +147,7 @@ def decide(state: State, observation: Observation, settings: Settings) -> tuple[
         decision = Decision("defer", "budget")
     if decision.action == "refresh":
         state = replace(state, refreshes=(*state.refreshes, now), changed_since=None, held_since=None)
-    elif decision.reason == "describing" and state.held_since is None:
+    elif decision.reason == "describing" and state.held_since is None and state.changed_since is not None:
         state = replace(state, held_since=now)
     return state, decision
 
@@ -152,11 +155,10 @@ def decide(state: State, observation: Observation, settings: Settings) -> tuple[
 def _follow(state: State, seen: Observation, settings: Settings) -> State:
     """Bring smoothing, hysteresis and the times since when up to date."""
     now = seen.time
+    starts = seen.speaking and state.speaking_since is None
     gate, looking = state.gate, state.looking
     if seen.gate is not None and seen.has_image:
-        step = 1.0 if state.time is None else now - state.time
-        share = 1.0 if settings.gate_smoothing == 0 else min(1.0, step / settings.gate_smoothing)
-        gate += share * (seen.gate - gate)
+        gate += _share(state, seen, settings) * (seen.gate - gate)
         looking = gate >= (settings.gate_closed if looking else settings.gate_open)
 
     changed = False
@@ -170,11 +172,21 @@ def _follow(state: State, seen: Observation, settings: Settings) -> State:
         gate=gate,
         looking=looking,
         speaking_since=_since(state.speaking_since, seen.speaking, now),
+        phrase_since=now if starts or seen.phrase_end else state.phrase_since,
         changed_since=_since(state.changed_since, changed, now),
         held_since=state.held_since if changed else None,
         bad_since=_since(state.bad_since, seen.bad is not None, now),
         refreshes=tuple(t for t in state.refreshes if now - t < 60.0),
     )
+
+
+def _share(state: State, seen: Observation, settings: Settings) -> float:
+    """Weight of the newest gate: the mean since speech began, then an average over `gate_smoothing`."""
+    if not seen.speaking or state.speaking_since is None or state.time is None:
+        return 1.0
+    step = seen.time - state.time
+    window = min(settings.gate_smoothing, seen.time - state.speaking_since + step)
+    return 1.0 if window <= step else step / window
 
 
 def _since(since: float | None, is_so: bool, now: float) -> float | None:
@@ -228,21 +240,20 @@ def _on_change(state: State, seen: Observation, settings: Settings) -> Decision:
 
 def _gating(state: State, seen: Observation, settings: Settings) -> Decision:
     assert seen.distance is not None  # _obstacle() has seen to it
-    started = state.speaking_since is not None and seen.time - state.speaking_since < settings.onset
-    describing = state.looking and seen.speaking and not started and not seen.phrase_end
+    beginning = seen.speaking and seen.time - state.phrase_since < settings.onset
+    describing = seen.speaking and state.looking and not beginning
     if state.changed_since is None:
-        if started and state.looking and seen.distance >= settings.settle_distance:
+        if beginning and state.looking and seen.distance >= settings.settle_distance:
             return _spaced(state, seen, settings, "about to look")
         if seen.age < settings.keep_alive:
             return Decision("keep", "unchanged")
         return Decision("defer", "describing") if describing else _spaced(state, seen, settings, "keep-alive")
     if describing:
-        cut = seen.distance >= settings.cut_distance
         held = 0.0 if state.held_since is None else seen.time - state.held_since
-        if held < (settings.cut_hold if cut else settings.hold):
+        if held < (settings.cut_hold if seen.distance >= settings.cut_distance else settings.hold):
             return Decision("defer", "describing")
         return _spaced(state, seen, settings, "held long enough")
-    return _spaced(state, seen, settings, "phrase end" if seen.phrase_end and state.looking else "changed")
+    return _spaced(state, seen, settings, "phrase end" if state.held_since is not None else "changed")
 
 
 def _spaced(state: State, seen: Observation, settings: Settings, reason: str) -> Decision:

@@ -50,7 +50,7 @@ class Detector(ABC):
     def distance(self, reference: Thumbnail, current: Thumbnail) -> float: ...
 
 
-LOG = np.log(np.arange(256, dtype=np.float32) + 16.0)
+LOG = np.log(np.arange(256, dtype=np.float32) + 24.0)  # the 24 keeps the noise of dark pixels small
 
 
 def make_detector(name: str = DEFAULT) -> Detector:
@@ -70,28 +70,29 @@ def thumbnail(image: Image) -> Image:
 class Patches(Detector):
     """Share of the picture in which nothing nearby in the other frame has the same contrast and colour.
 
-    Log brightness less its surroundings, and the ratios of the colours, are what light changes least.
-    A pixel counts as found if the other frame's 3x3 neighbourhood spans its value: noise, a shaking camera
-    and half a pixel of motion then cost nothing, while a thing that comes or goes is found in neither frame.
+    Log brightness less its surroundings, and the ratios of the colours, are what light changes least. A pixel
+    counts as found if the other frame's 3x3 neighbourhood spans its value: noise, a shaking camera and half a
+    pixel of motion then cost nothing, while a thing that comes or goes is found in neither frame.
     """
 
-    noise = 18.0  # 1/128 of the natural log: differences below this are not seen
+    luma = 0.39  # a brightness must differ by more than this factor's log (1.5): a shadow is no thing
+    chroma = 0.125  # and a ratio of colours by more than this
     half = 0.02  # share of the picture that gives a distance of 0.5
 
     def _features(self, pixels: Image) -> npt.NDArray[Any]:
         log = LOG[pixels]
         luma = cv2.transform(log, np.full((1, 3), 1 / 3, np.float32))
-        detail = luma - cv2.blur(luma, (15, 15))
-        features = np.dstack([detail, log[:, :, 0] - log[:, :, 1], log[:, :, 2] - log[:, :, 1]])
-        for chroma in (features[:, :, 1], features[:, :, 2]):
-            chroma -= np.partition(chroma, chroma.size // 2, axis=None)[chroma.size // 2]  # white balance
-        return np.asarray(cv2.GaussianBlur(features, (3, 3), 0)) * 128.0
+        detail = (luma - cv2.blur(luma, (15, 15))) / self.luma
+        red_green = (log[:, :, 0] - log[:, :, 1]) / self.chroma
+        blue_green = (log[:, :, 2] - log[:, :, 1]) / self.chroma
+        return np.asarray(cv2.GaussianBlur(np.dstack([detail, red_green, blue_green]), (3, 3), 0))
 
     def distance(self, reference: Thumbnail, current: Thumbnail) -> float:
-        lost = np.minimum(
-            _outside(reference.features, current.features), _outside(current.features, reference.features)
-        )
-        share = float(np.clip(lost.max(axis=2) / self.noise - 1.0, 0.0, 1.0).mean())
+        before, now = reference.features, current.features
+        tint = np.median((now - before)[::2, ::2, 1:], axis=(0, 1))
+        now = now - np.array([0.0, *tint], np.float32)  # white balance
+        lost = np.minimum(_outside(before, now), _outside(now, before))
+        share = float(np.clip(lost.max(axis=2) - 1.0, 0.0, 1.0).mean())
         return share / (share + self.half)
 
 
@@ -200,7 +201,10 @@ def _torn(grey: Grey, before: Grey) -> bool:
     """Above some row the frame is as it was, from there on all across it is not."""
     changed = (cv2.absdiff(grey, before) > 20).mean(axis=1)  # [48] share of each row
     row = int(np.argmax(changed > 0.1))  # the first that is not as it was
-    return bool(6 <= row < HEIGHT - 6 and changed[row + 1 : row + 7].min() > 0.6)
+    if not 6 <= row < HEIGHT - 6:
+        return False
+    emptied = grey[row + 1 :].std() < 5 < before[row + 1 :].std()
+    return bool(emptied or changed[row + 1 : row + 7].min() > 0.6)
 
 
 @overload
