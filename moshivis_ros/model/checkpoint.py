@@ -7,9 +7,8 @@ import re
 from pathlib import Path
 
 import torch
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -78,13 +77,23 @@ def save_model(model: MoshiVis, folder: Path | str) -> None:
 
 
 def _download(repo: str, revision: str | None) -> Path:
-    try:
-        config = ModelConfig.load(Path(hf_hub_download(repo, "config.yaml", revision=revision)).parent)
-    except EntryNotFoundError:  # the released repo has none; without a network the next file says so
-        config = ModelConfig.preset("moshika-vis")
-    for file in (config.text_tokenizer, config.mimi_codec, config.model):
-        path = hf_hub_download(repo, file, revision=revision)
-    return Path(path).parent
+    released = _files(ModelConfig.preset("moshika-vis"))
+    patterns = ["config.yaml", *released]
+    folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    files = _files(ModelConfig.load(folder))
+    if files != released:
+        snapshot_download(repo, revision=revision, allow_patterns=files)
+    for name in files:
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{repo} lacks {name}: it is no MoshiVis checkpoint, or its download was cut off; "
+                "in that case try again with a network connection"
+            )
+    return folder
+
+
+def _files(config: ModelConfig) -> list[str]:
+    return [config.model, config.mimi_codec, config.text_tokenizer]
 
 
 def _explain(error: Exception, repo: str, revision: str | None) -> str:
@@ -100,12 +109,10 @@ def _explain(error: Exception, repo: str, revision: str | None) -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"{repo} has no revision {revision!r}: give one of its branches, tags or commits"
     if isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
-        return f"{repo} is not complete in the cache: unset HF_HUB_OFFLINE once to download its files"
-    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        return f"{repo} lacks a file of a MoshiVis checkpoint: {error}"
+        return f"{repo} is not in the cache: unset HF_HUB_OFFLINE once to download its files"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{constants.HF_HUB_CACHE} has no space left for {repo}: free some, or set HF_HOME elsewhere"
     return (
-        f"{repo} cannot be downloaded and is not complete in the cache ({error.__cause__ or error}): "
+        f"{repo} cannot be downloaded and is not in the cache ({error.__cause__ or error}): "
         "check the network and try again, or give a local checkpoint folder"
     )
