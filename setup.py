@@ -11,17 +11,17 @@ setup(
     package_data={"moshivis_ros": ["**/*"]},
     exclude_package_data={"": ["*.pyc"]},
     python_requires=">=3.10",
-    # No torch, and no moshi, which pins one: a robot's own torch must stay. No upper bounds for the same reason.
+    # No torch, and no moshi, which pins one: a robot's own torch must stay, and the numpy that it was built with.
     install_requires=[
-        "einops>=0.7",  # used by moshi, as are tqdm and some of the others
-        "huggingface_hub>=0.24",
+        "einops>=0.7",  # moshi is installed without its dependencies: these are also its own
+        "huggingface_hub>=0.24,<1",
         "numpy>=1.21",
         # From 4.12 on OpenCV wants numpy 2, and the torch of a robot with Python 3.10 (JetPack 6) numpy 1.
         "opencv-python>=4.5,<4.12; python_version < '3.11'",
         "opencv-python>=4.5; python_version >= '3.11'",
         "pyyaml>=5.4",
         "rich>=10",
-        "safetensors>=0.4",
+        "safetensors>=0.4,<0.8",
         "sentencepiece>=0.2",
         "sounddevice>=0.4.4",
         "soundfile>=0.12",
