@@ -96,9 +96,8 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something was refused or replaced and the conversation goes on. `kind` groups alike ones."""
+    """Something was refused, and the conversation goes on."""
 
-    kind: str
     text: str
 
 

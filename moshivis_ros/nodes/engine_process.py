@@ -141,7 +141,7 @@ class EngineProcess:
                 self._frame_id = frame_id
             except ImageError as error:
                 self._pictures_refused += 1
-                self._send(Trouble("picture refused", f"a picture was refused: {error}"))
+                self._send(Trouble(f"a picture was refused: {error}"))
 
     def _obey(self) -> None:
         """Commands of the node: each is a method of this class by its name."""
@@ -164,7 +164,7 @@ class EngineProcess:
         try:
             self._queue.put(data, **fields)
         except AudioError as error:
-            self._send(Trouble("audio refused", f"sound was refused: {error}"))
+            self._send(Trouble(f"sound was refused: {error}"))
 
     def on_refresh(self) -> None:
         self._conversation.refresh()

@@ -82,7 +82,7 @@ class Health:
         level, message = OK, state
         if failure:
             level, message = ERROR, failure
-        elif p99 > BUDGET_MS:
+        elif state == "talking" and p99 > BUDGET_MS:
             level, message = (
                 WARN,
                 f"{state}, but slower than real time: p99 {p99:.0f} ms of {BUDGET_MS:.0f} ms a frame",
@@ -98,13 +98,18 @@ class Health:
         return status("engine", level, message, values)
 
     def audio(self, problem: str | None, dropped: int) -> DiagnosticStatus:
-        values = {**self._counted("audio", "samples", "frames"), "audio messages dropped (engine busy)": dropped}
+        values = {
+            **self._counted("audio", "samples", "frames"),
+            "audio messages dropped (engine busy)": dropped,
+        }
         return status("audio", WARN if problem else OK, problem or "hearing", values)
 
     def camera(self, problem: str | None, source: Source) -> DiagnosticStatus:
         age = {} if source.last is None else {"camera age (s)": source.age}
         seeing = "seeing" if source.last is not None else "no camera"
-        return status("camera", WARN if problem else OK, problem or seeing, {**age, **self._counted("pictures")})
+        return status(
+            "camera", WARN if problem else OK, problem or seeing, {**age, **self._counted("pictures")}
+        )
 
     def _counted(self, *subjects: str) -> dict[str, int]:
         return {name: count for name, count in self._counts.items() if name.startswith(subjects)}

@@ -14,7 +14,6 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
-
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
@@ -236,7 +235,7 @@ class Talk(LifecycleNode):
         if isinstance(event, Spoken):
             self._publish(event)
         elif isinstance(event, Trouble):
-            self._warn(event.kind, event.text)
+            self._warn(event.text)
         elif isinstance(event, Loaded):
             model = "a RANDOM model: it makes sounds, not sense" if event.random else "the model"
             self.get_logger().info(f"loaded {model} on {event.device} in {event.seconds:.1f} s")
@@ -266,10 +265,12 @@ class Talk(LifecycleNode):
             self._shown = shown
             self._image_cache.publish(_image_cache(sight))
 
-    def _warn(self, kind: str, text: str, seconds: float = WARNING_SECONDS) -> None:
-        now = time.monotonic()
-        if kind not in self._warned or now - self._warned[kind] >= seconds:
-            self._warned[kind] = now
+    def _warn(self, text: str, about: str = "", seconds: float = WARNING_SECONDS) -> None:
+        """Log a warning, unless one `about` the same (by default: with the same text) came a moment ago."""
+        now, about = time.monotonic(), about or text
+        if now - self._warned.get(about, -seconds) >= seconds:
+            self._warned = {key: when for key, when in self._warned.items() if now - when < REMINDER_SECONDS}
+            self._warned[about] = now
             self.get_logger().warning(text)
 
     # Services
@@ -317,13 +318,13 @@ class Talk(LifecycleNode):
             )
             for kind, problem in ("no sound", sound), ("no pictures", pictures):
                 if problem:
-                    self._warn(kind, problem, REMINDER_SECONDS)
+                    self._warn(problem, kind, REMINDER_SECONDS)
             array.status += [
                 self._health.audio(sound, self._engine.dropped),
                 self._health.camera(pictures, self._camera),
             ]
             for news in self._health.news():
-                self._warn(news.split(":")[0], news)
+                self._warn(news, news.split(":")[0])
         for entry in array.status:
             entry.name = f"{self.get_fully_qualified_name()}: {entry.name}"
         self._diagnostics.publish(array)

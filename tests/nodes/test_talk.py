@@ -55,20 +55,27 @@ def stamps(messages: list[Any]) -> list[int]:
     return [to_nanoseconds(message.header.stamp) for message in messages]
 
 
-def diagnosed(robot: Robot, topic: str) -> Callable[[], DiagnosticStatus | None]:
-    """The newest status of that name, when there is one."""
+def newest_status(robot: Robot, topic: str) -> DiagnosticStatus | None:
+    name = f"{robot.namespace}/talk: {topic}"
     arrays = robot.collect(DiagnosticArray, "/diagnostics")
+    return next(
+        (status for array in reversed(arrays) for status in array.status if status.name == name), None
+    )
 
-    def newest() -> DiagnosticStatus | None:
-        name = f"{robot.namespace}/talk: {topic}"
-        return next((s for array in reversed(arrays) for s in array.status if s.name == name), None)
 
-    return newest
+def diagnosed(robot: Robot, topic: str, level: bytes, words: str = "") -> None:
+    """Wait until the diagnostics say so."""
+
+    def so() -> bool:
+        status = newest_status(robot, topic)
+        return status is not None and status.level == level and words in status.message
+
+    robot.until(so)
 
 
 def counted(robot: Robot, topic: str, name: str) -> int:
     """A counter of the diagnostics."""
-    status = robot.until(diagnosed(robot, topic))
+    status = robot.until(lambda: newest_status(robot, topic))
     return int(next(pair.value for pair in status.values if pair.key == name))
 
 
@@ -126,7 +133,7 @@ def test_a_conversation(talking: Robot) -> None:
     assert piece.text and 0 <= piece.gate <= 1 and round(piece.end - piece.start, 3) == 0.08
 
     assert seen.has_image and seen.header.frame_id == "eye" and seen.refreshes >= 1 and seen.encode_ms > 0
-    assert talking.until(diagnosed(talking, "engine")).message.startswith("talking")
+    assert talking.until(lambda: newest_status(talking, "engine")).message.startswith("talking")
 
 
 def test_whole_utterances_follow_their_pieces(talking: Robot) -> None:
@@ -153,13 +160,12 @@ def test_services(talking: Robot) -> None:
     assert talking.call(SetBool, "talk/mute", data=False).success
     talking.until(lambda: any(heard[-1].data))
 
-    last = gates[-1].frame
+    talking.until(lambda: gates)
+    gates.clear()
     assert talking.call(Trigger, "talk/reset").success
-    first = talking.until(lambda: next((n for n, gate in enumerate(gates) if gate.frame == 0), None))
-    assert gates[first - 1].frame >= last
-    talking.until(lambda: len(heard) >= first + 3)
+    talking.until(lambda: any(gate.frame == 0 for gate in gates))
     indices = [message.index for message in heard]
-    assert indices == list(range(indices[0], indices[0] + len(heard)))
+    assert indices == list(range(indices[0], indices[0] + len(heard)))  # the numbers of messages go on
 
     shown(talking, photo())
     seen = talking.collect(ImageCacheStatus, "image_cache", LATCHED)
@@ -180,7 +186,7 @@ def test_deactivate_stops_at_once_and_activate_begins_anew(talking: Robot) -> No
         arrived, target = len(heard), len(arrays) + 1
         talking.until(lambda arrays=arrays, target=target: len(arrays) >= target)
     assert len(heard) == arrived
-    assert diagnosed(talking, "engine")().message == "inactive"
+    assert newest_status(talking, "engine").message == "inactive"
     assert not talking.call(Trigger, "talk/reset").success
 
     last, engine = heard[-1].index, talking.processes[0].children
@@ -198,24 +204,24 @@ def test_a_lost_microphone_becomes_silence_and_comes_back(talking: Robot) -> Non
     talking.until(lambda: len(heard) > 5)
     talking.hush()
     silent = counted(talking, "audio", "frames of silence (no audio)")
-    status = diagnosed(talking, "audio")
-    talking.until(lambda: status().level == DiagnosticStatus.WARN and "audio_in" in status().message)
+    diagnosed(talking, "audio", DiagnosticStatus.WARN, "audio_in")
     assert counted(talking, "audio", "frames of silence (no audio)") > silent
     steps = np.diff(stamps(heard[-5:]))
     assert (steps == FRAME).all()  # the stamps of silence go on where the sound ended
     asked.clear()
     talking.speak()
     talking.until(lambda: asked and stamps(heard)[-1] in stamps(asked))
-    talking.until(lambda: status().level == DiagnosticStatus.OK)
+    diagnosed(talking, "audio", DiagnosticStatus.OK)
 
 
 def test_a_camera_that_stops_is_reported(talking: Robot) -> None:
     shown(talking, photo())
-    status = diagnosed(talking, "camera")
-    talking.until(lambda: status().level == DiagnosticStatus.WARN and "no pictures" in status().message)
-    assert talking.received["audio_out"][-1].index > 0
+    diagnosed(talking, "camera", DiagnosticStatus.WARN, "no pictures")
+    heard = talking.received["audio_out"]
+    count = len(heard)
+    talking.until(lambda: len(heard) > count)  # the conversation goes on
     shown(talking, photo())
-    talking.until(lambda: status().level == DiagnosticStatus.OK)
+    diagnosed(talking, "camera", DiagnosticStatus.OK)
 
 
 def test_any_rate_and_channel_count_is_heard(talking: Robot) -> None:
@@ -279,8 +285,9 @@ BAD_PICTURES = {
 @pytest.mark.parametrize("what", BAD_PICTURES)
 def test_bad_pictures_are_refused_and_survived(talking: Robot, what: str) -> None:
     message, words = BAD_PICTURES[what]
-    good = shown(talking, photo())
-    before = counted(talking, "camera", "pictures refused")
+    message.header.frame_id = "bad"
+    shown(talking, photo())
+    before, logged = counted(talking, "camera", "pictures refused"), len(talking.processes[0].log)
     topic = "image" if isinstance(message, Image) else "image/compressed"
     publisher = talking.publisher(type(message), topic, 1 if topic == "image" else qos_profile_sensor_data)
 
@@ -289,10 +296,9 @@ def test_bad_pictures_are_refused_and_survived(talking: Robot, what: str) -> Non
         return counted(talking, "camera", "pictures refused") > before
 
     talking.until(refused)
-    talking.until(lambda: words in talking.processes[0].log)
-    assert (
-        talking.received["image_cache"][-1].header.stamp == good.header.stamp
-    )  # the good one is still there
+    talking.until(lambda: words in talking.processes[0].log[logged:])
+    seen = talking.received["image_cache"][-1]
+    assert seen.has_image and seen.header.frame_id == "eye"  # the good one is still there
     shown(talking, photo())
 
 
@@ -333,7 +339,6 @@ def test_parameters_are_refused_with_a_reason(shared: Robot) -> None:
     ("name", "value", "words"),
     [
         ("model", "/no/such/folder", "/no/such/folder"),
-        ("model", "", "folder"),
         ("audio_in_type", "no_such_msgs/msg/Sound", "no_such_msgs"),
         ("audio_in_type", "std_msgs/msg/String", "no array of samples"),
         ("refresh_settle_distance", 1.0, "settle_distance"),
@@ -358,44 +363,29 @@ def test_what_cannot_work_is_said_when_configuring(
         assert shared.change_state("configure")
 
 
-def test_other_types_of_sound(shared: Robot, checkpoint: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "code", "good", "bad", "counter"),
+    [
+        (Float32MultiArray, "f", [0.1] * 1920, [float("nan"), float("inf")] * 9, "samples not finite"),
+        (UInt8MultiArray, "B", bytes(3840), b"123", "audio messages refused"),
+    ],
+)
+def test_other_types_of_sound(
+    robot: Robot, checkpoint: Path, kind: Any, code: str, good: Any, bad: Any, counter: str
+) -> None:
     """Types found at run time; what they can do wrong and ours cannot: numbers that are none, and half samples."""
-    for name, kind, good, bad, counter in (
-        (
-            "Float32MultiArray",
-            Float32MultiArray,
-            [0.1] * 1920,
-            [float("nan"), float("inf")],
-            "samples not finite",
-        ),
-        ("UInt8MultiArray", UInt8MultiArray, bytes(3840), b"123", "audio messages refused"),
-    ):
-        assert shared.change_state("cleanup")
-        assert not shared.set_parameter("audio_in_type", f"std_msgs/msg/{name}")
-        assert not shared.set_parameter("audio_in_rate", 24000)
-        shared.spoken = 0
-        assert shared.change_state("configure", "activate")
-        publisher = shared.node.create_publisher(kind, "audio_in", 10)
-        shared.until(publisher.get_subscription_count)
-        before = counted(shared, "audio", counter)
-        publisher.publish(kind(data=array("f" if "Float" in name else "B", bad)))
-        shared.until(lambda counter=counter, before=before: counted(shared, "audio", counter) > before)
-        silent = counted(shared, "audio", "frames of silence (no audio)")
-        status = diagnosed(shared, "audio")
-
-        def hears(
-            publisher: Any = publisher, kind: Any = kind, good: Any = good, status: Any = status
-        ) -> bool:
-            publisher.publish(kind(data=array("f" if kind is Float32MultiArray else "B", good)))
-            return status().message == "hearing"
-
-        shared.until(hears)
-        assert counted(shared, "audio", "frames of silence (no audio)") >= silent
-        assert shared.change_state("deactivate")
-        shared.node.destroy_publisher(publisher)
-    assert shared.change_state("cleanup")
-    assert not shared.set_parameter("audio_in_type", "moshivis_ros/msg/Audio")
-    assert shared.change_state("configure")
+    robot.start("talk", model=checkpoint, audio_in_type=f"std_msgs/msg/{kind.__name__}", audio_in_rate=24000)
+    assert robot.change_state("configure", "activate")
+    publisher = robot.publisher(kind, "audio_in")
+    for _ in range(3):
+        publisher.publish(kind(data=array(code, bad)))
+    robot.until(lambda: counted(robot, "audio", counter) > 0)
+    robot.until(
+        lambda: (
+            publisher.publish(kind(data=array(code, good)))
+            or newest_status(robot, "audio").message == "hearing"
+        )
+    )
 
 
 @pytest.mark.parametrize("active", [True, False])
@@ -405,13 +395,12 @@ def test_an_engine_that_crashes_leaves_the_node_alive(shared: Robot, active: boo
     (engine,) = shared.processes[0].children
     os.kill(engine, signal.SIGKILL)
     shared.until(lambda: shared.state == "unconfigured")
-    status = diagnosed(shared, "engine")
-    shared.until(lambda: status().level == DiagnosticStatus.ERROR and "signal 9" in status().message)
+    diagnosed(shared, "engine", DiagnosticStatus.ERROR, "signal 9")
     assert shared.change_state("configure", "activate")
     heard = shared.collect(Audio, "audio_out")
     heard.clear()
     shared.until(lambda: heard)
-    shared.until(lambda: status().level != DiagnosticStatus.ERROR)
+    shared.until(lambda: newest_status(shared, "engine").message.startswith("talking"))
     assert shared.change_state("deactivate")
 
 
