@@ -32,6 +32,7 @@ pip list --format=freeze | grep -E '^(torch|numpy)==' > .venv/keep.txt
 grep -q '^numpy' .venv/keep.txt || echo 'numpy<2.3' >> .venv/keep.txt  # the newest that moshi was made with
 
 echo "== the library, ROS 2 and tools"
+pip uninstall -q -y moshi 2>/dev/null  # or pip complains about its pins, which are not followed here
 pip install -q -c .venv/keep.txt -e '.[ros,simulation,training,dev]'
 pip install -q --no-deps moshi==0.2.13
 if ! "$python" -c 'import onnxruntime' 2>/dev/null; then
