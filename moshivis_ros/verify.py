@@ -60,8 +60,13 @@ def run(
     with torch.no_grad():
         pictures = {name: _image(check, model, name) for name in settings["images"]}
         room = max(k.shape[2] for k, _ in pictures.values())
+        recorded = None
+        if check.exact:
+            recorded = Stream(model, max_image_tokens=room)
+            recorded.record()
+            recorded.set_sampling(GREEDY)
         for name in RUNS:
-            _conversation(check, model, name, partial(_picture, name, pictures, settings), room)
+            _conversation(check, model, name, partial(_picture, name, pictures, settings), room, recorded)
     unknown = sorted(set(golden) - check.seen)
     for array in unknown:
         report(f"FAIL  {array}: nothing here knows what this array is")
@@ -144,6 +149,10 @@ class _Checks:
             name, error <= self.relative, f"relative error {error:.1e} (tolerance {self.relative:.0e})"
         )
 
+    def agree(self, name: str, same: bool) -> None:
+        """Something that is compared with the plain step, not with the golden data."""
+        self._line(name, same, "as in the plain step" if same else "differs from the plain step")
+
     def _line(self, name: str, passed: bool, text: str) -> None:
         self.count += 1
         self.failures += not passed
@@ -181,25 +190,40 @@ def _image(check: _Checks, model: MoshiVis, name: str) -> KV:
 
 
 def _conversation(
-    check: _Checks, model: MoshiVis, name: str, picture_at: Callable[[int], KV | None], room: int
+    check: _Checks,
+    model: MoshiVis,
+    name: str,
+    picture_at: Callable[[int], KV | None],
+    room: int,
+    replayed: Stream | None,
 ) -> None:
-    """One run: step by step through the user's codes, comparing what was recorded on the way."""
+    """One run: step by step through the user's codes, comparing what was recorded on the way.
+
+    ``replayed`` (Stream.record) runs the same beside it and must answer the same.
+    """
     own = f"{name}/user_codes"
     codes = check.expected(own if own in check.golden else "image/user_codes").astype(np.int64)
     stream = Stream(model, max_image_tokens=room)
     stream.set_sampling(GREEDY)
+    if replayed is not None:
+        replayed.reset()
+        replayed.set_image(None)
     current: KV | None = None
     rows: dict[str, list[NDArray[Any]]] = {}
+    max_delay = model.config.max_delay
     with _recording(model) as recorded:
         for step, row in enumerate(codes):
             wanted = picture_at(step)
             if wanted is not current:
                 stream.set_image(wanted)
+                if replayed is not None:
+                    replayed.set_image(wanted)
                 current = wanted
             user = torch.from_numpy(row)[None].to(stream.offset.device)
             recorded.clear()
-            if check.exact:
+            if replayed is not None:
                 out = stream.step(user)
+                rows.setdefault("replayed", []).append(_numpy(replayed.step(user).tokens[0]))
             else:
                 text, audio = (
                     check.golden[f"{name}/text_token"][step],
@@ -231,6 +255,9 @@ def _conversation(
             }
             for key, value in values.items():
                 rows.setdefault(key, []).append(_numpy(value))
+    if replayed is not None:
+        same = np.array_equal(rows.pop("replayed")[max_delay:], rows["out_tokens"][max_delay:])
+        check.agree(f"{name}/out_tokens, replayed", same)
     for key, per_step in rows.items():
         array = f"{name}/{key}"
         if key in ("layer_out", "dep_out") and array not in check.golden:

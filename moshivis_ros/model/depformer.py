@@ -4,6 +4,7 @@ codebook.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,13 +27,13 @@ class DepformerAttention(nn.Module):
         store_as_one(self, "in_proj_weight", {f"in_proj.{i}.weight": 3 * dim for i in codebooks})
         store_as_one(self, "out_proj.weight", {f"out_proj.{i}.weight": dim for i in codebooks})
 
-    def forward(self, x: Tensor, codebook: int, kv: Tensor) -> Tensor:
+    def forward(self, x: Tensor, codebook: int, past: Tensor | None) -> tuple[Tensor, Tensor]:
         qkv = self.in_proj[codebook](x).unflatten(-1, (3, self.num_heads, 1, -1))  # [B, 3, H, 1, D]
-        kv[:, :, :, codebook : codebook + 1] = qkv[:, 1:]
-        k, v = kv[:, :, :, : codebook + 1].unbind(1)
-        y = F.scaled_dot_product_attention(qkv[:, 0], k, v)  # [B, H, 1, D]
-        out: Tensor = self.out_proj[codebook](y.flatten(1))
-        return out
+        kv = qkv.narrow(1, 1, 2)
+        if past is not None:
+            kv = torch.cat((past, kv), dim=3)
+        y = F.scaled_dot_product_attention(qkv.select(1, 0), *kv.unbind(1))  # [B, H, 1, D]
+        return self.out_proj[codebook](y.flatten(1)), kv
 
 
 class DepformerLayer(nn.Module):
@@ -46,8 +47,10 @@ class DepformerLayer(nn.Module):
             GatedFeedForward(dim, config.depformer_dim_feedforward) for _ in range(config.dep_q)
         )
 
-    def forward(self, x: Tensor, codebook: int, kv: Tensor) -> Tensor:
-        """``x`` [B, depformer_dim]; ``kv`` [B, 2, H, dep_q, D] is written at ``codebook``."""
-        x = x + self.self_attn(self.norm1(x), codebook, kv)
-        out: Tensor = x + self.gating[codebook](self.norm2(x))
-        return out
+    def forward(self, x: Tensor, codebook: int, past: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``x`` [B, depformer_dim]; ``past`` [B, 2, H, codebook, D] are the keys and values of this frame's
+        earlier codebooks (None: this is the first). Returns the residual stream, and those including this one.
+        """
+        y, kv = self.self_attn(self.norm1(x), codebook, past)
+        x = x + y
+        return x + self.gating[codebook](self.norm2(x)), kv

@@ -30,7 +30,7 @@ class RMSNorm(nn.Module):
             return F.rms_norm(x, alpha.shape, alpha, self.eps)  # computes in float32 whatever the type
         y = x.float() if self.float32 else x
         scale = torch.rsqrt(y.var(-1, keepdim=True) + self.eps)
-        return (y * (alpha.to(y.dtype) * scale)).to(x.dtype)
+        return (y * (alpha * scale)).to(x.dtype)
 
 
 def store_as_one(module: nn.Module, name: str, parts: dict[str, int]) -> None:

@@ -49,8 +49,9 @@ class SelfAttention(nn.Module):
         """One step: ``x`` [B, dim]; ``kv`` [B, 2, H, context, D] is a ring, written in place."""
         qkv = self.in_proj(x).unflatten(-1, (3, self.num_heads, 1, -1))  # [B, 3, H, 1, D]
         qkv = rotate(qkv, at.cos, at.sin)
-        kv.index_copy_(3, at.slot, qkv[:, 1:])
-        y = F.scaled_dot_product_attention(qkv[:, 0], kv[:, 0], kv[:, 1], attn_mask=at.mask)  # [B, H, 1, D]
+        kv.index_copy_(3, at.slot, qkv.narrow(1, 1, 2))
+        k, v = kv.unbind(1)
+        y = F.scaled_dot_product_attention(qkv.select(1, 0), k, v, attn_mask=at.mask)  # [B, H, 1, D]
         out: Tensor = self.out_proj(y.flatten(1))
         return out
 
@@ -214,16 +215,19 @@ class MoshiVis(nn.Module):
         hidden = self.llm.out_norm(x)
         return hidden, self.llm.text_linear(hidden), gates
 
-    def depformer_step(self, codebook: int, hidden: Tensor, previous: Tensor, kv: Tensor) -> Tensor:
+    def depformer_step(
+        self, codebook: int, hidden: Tensor, previous: Tensor, kv: list[Tensor | None]
+    ) -> Tensor:
         """Logits [B, audio_card] of one codebook of this frame.
 
         ``previous`` [B] int64 is the text token for codebook 0 and the previous codebook's token after that;
-        ``kv`` [layers, B, 2, H, dep_q, D] holds the keys and values of this frame's earlier codebooks.
+        ``kv`` holds, for each layer, the keys and values of this frame's earlier codebooks (None: there are
+        none), and gets those of this one.
         """
         embedding = self.depformer_emb[codebook - 1] if codebook else self.depformer_text_emb
         x = self.depformer_in[codebook](hidden) + F.embedding(previous, embedding.weight)
         for i, layer in enumerate(self.depformer.layers):
-            x = layer(x, codebook, kv[i])
+            x, kv[i] = layer(x, codebook, kv[i])
         logits: Tensor = self.audio_linears[codebook](x)  # no norm before it
         return logits
 

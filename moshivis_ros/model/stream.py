@@ -1,7 +1,7 @@
 """One conversation with the network: everything that changes from frame to frame, in buffers of fixed shape.
 
 ``Stream.forward`` is the whole step as tensor code without a data-dependent branch, an allocation that
-outlives it or a host synchronisation, so that it can be compiled or captured as it stands.
+outlives it or a host synchronisation, so that it can be recorded once and replayed (model/recorded.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from moshivis_ros.errors import ImageError
 from moshivis_ros.model.layers import rotary, rotary_frequencies
 from moshivis_ros.model.lm import ImageKV, MoshiVis, Position
+from moshivis_ros.model.recorded import record
 from moshivis_ros.model.sampling import MAX_TOP_K, Sampling, sample
 
 UNGENERATED = -2
@@ -32,7 +33,6 @@ class Stream(nn.Module):
     """State of ``batch_size`` conversations that run in step."""
 
     kv: Tensor
-    frame_kv: Tensor
     offset: Tensor
     tokens: Tensor
     image_k: Tensor
@@ -55,9 +55,11 @@ class Stream(nn.Module):
         self.steps = 0  # frames since reset, known to the host without asking the device
         self.has_image = False
         self.generator = torch.Generator(device)
+        self._steps: dict[bool, Callable[[Tensor], tuple[Tensor, ...]]] = {
+            with_image: _Step(self, self.forward, with_image) for with_image in (False, True)
+        }
 
         B, H, D = batch_size, config.num_heads, config.dim // config.num_heads
-        Hd, Dd = config.depformer_num_heads, config.depformer_dim // config.depformer_num_heads
         N = max_image_tokens or config.image_tokens()
         K = 1 + config.n_q
 
@@ -65,7 +67,6 @@ class Stream(nn.Module):
             self.register_buffer(name, torch.full(shape, fill, dtype=dtype, device=device), persistent=False)
 
         buffer("kv", config.num_layers, B, 2, H, config.context, D, dtype=dtype)
-        buffer("frame_kv", config.depformer_num_layers, B, 2, Hd, config.dep_q, Dd, dtype=dtype)
         buffer("offset", 1, dtype=torch.int64)
         buffer("tokens", B, K, config.max_delay + 2, dtype=torch.int64, fill=UNGENERATED)
         buffer("image_k", B, H, N, D, dtype=dtype)
@@ -117,9 +118,21 @@ class Stream(nn.Module):
             self.image_mask[:, n:] = -torch.inf
         self.has_image = kv is not None
 
+    def record(self, compile: bool = False) -> None:
+        """Record the step, with and without a picture: from now on ``step`` replays it, without Python.
+
+        ``compile`` fuses its operations first, which takes minutes, a C++ compiler and, on a GPU, Triton.
+        Forgets the conversation. Weights may still be changed in place, not replaced.
+        """
+        codes = self.tokens.new_zeros(self.tokens.shape[0], self.config.user_q)
+        forward = torch.compile(self.forward, fullgraph=True, dynamic=False) if compile else self.forward
+        for with_image in (False, True):
+            self._steps[with_image] = record(_Step(self, forward, with_image), codes, self.generator)
+        self.reset()
+
     @torch.no_grad()
     def step(self, codes: Tensor) -> StepOutput:
-        """Hear one frame and answer with one.
+        """Hear one frame and answer with one. The answer's tensors are valid until the next step.
 
         ``codes`` [B, user_q] int64: the user's audio codes of this frame, each 0..audio_card, or -1 for "no
         token". Any other id raises ValueError (on a GPU, where looking would stall the stream, a device-side
@@ -127,13 +140,14 @@ class Stream(nn.Module):
         """
         if codes.device.type == "cpu":
             self._check(codes)
-        self.noise.exponential_(generator=self.generator)
-        out: StepOutput = self(codes, self.has_image)
+        out = self._steps[self.has_image](codes)
         self.steps += 1
-        return out
+        return StepOutput(*out)
 
     def forward(self, codes: Tensor, with_image: bool) -> StepOutput:
-        """The step itself: see ``step``. ``with_image`` selects one of two fixed graphs."""
+        """The step itself, with the noise that is there: see ``step``. ``with_image`` selects one of two
+        fixed graphs.
+        """
         column = self.write_user(codes)
         hidden, text_logits, gates = self.temporal(column, with_image)
         race = (-self.noise.log()).masked_fill(self.outside, -torch.inf).unbind(1)
@@ -173,9 +187,10 @@ class Stream(nn.Module):
         """The frame's audio tokens [B, dep_q], one after the other; ``choose(codebook, logits)`` picks
         each.
         """
+        kv: list[Tensor | None] = [None] * self.config.depformer_num_layers
         token, audio = text, []
         for codebook in range(self.config.dep_q):
-            token = choose(codebook, self.model.depformer_step(codebook, hidden, token, self.frame_kv))
+            token = choose(codebook, self.model.depformer_step(codebook, hidden, token, kv))
             audio.append(token)
         return torch.stack(audio, dim=1)
 
@@ -197,3 +212,17 @@ class Stream(nn.Module):
             raise ValueError(
                 f"audio codes must be -1 (none) or 0..{self.config.audio_card}, not {low}..{high}"
             )
+
+
+class _Step(nn.Module):
+    """One of the two forms of the step, as a function of the user's codes alone."""
+
+    def __init__(self, stream: Stream, run: Callable[[Tensor, bool], StepOutput], with_image: bool) -> None:
+        super().__init__()
+        self.stream = stream
+        self.run = run
+        self.with_image = with_image
+
+    def forward(self, codes: Tensor) -> StepOutput:
+        self.stream.noise.exponential_(generator=self.stream.generator)
+        return self.run(codes, self.with_image)

@@ -1,0 +1,58 @@
+"""Run a step once, keep what it did, and do it again without Python: a CUDA graph on a GPU, a trace on a CPU."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+WARM_UP = (
+    3  # runs before a CUDA graph is captured, and after a trace was made: both settle in their first runs
+)
+
+Outputs = tuple[Tensor, ...]
+
+
+def record(step: nn.Module, codes: Tensor, generator: torch.Generator) -> Callable[[Tensor], Outputs]:
+    """``step(codes)``, recorded: the same work on the same buffers, with any ``codes`` of that shape.
+
+    ``step`` must not decide anything by the value of a tensor. Its random numbers come from ``generator``. On
+    a GPU the tensors that it returns are overwritten by the next call.
+    """
+    with torch.no_grad():
+        return _cuda_graph(step, codes, generator) if codes.is_cuda else _trace(step, codes)
+
+
+def _trace(step: nn.Module, codes: Tensor) -> Callable[[Tensor], Outputs]:
+    with warnings.catch_warnings():
+        # Shapes become constants, which is what is wanted here; and TorchScript has no successor that runs
+        # without a C++ compiler.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        trace = torch.jit.trace(step, (codes,), check_trace=False)
+        for _ in range(WARM_UP):
+            trace(codes)
+    return trace  # type: ignore[no-any-return]
+
+
+def _cuda_graph(step: nn.Module, codes: Tensor, generator: torch.Generator) -> Callable[[Tensor], Outputs]:
+    codes = codes.clone()  # the graph reads from here
+    side = torch.cuda.Stream(codes.device)
+    side.wait_stream(torch.cuda.current_stream(codes.device))
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            step(codes)
+    torch.cuda.current_stream(codes.device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        out: Outputs = step(codes)
+
+    def replay(new_codes: Tensor) -> Outputs:
+        codes.copy_(new_codes)
+        graph.replay()
+        return out
+
+    return replay
