@@ -66,10 +66,7 @@ class ImageStage:
         pixels = augment(torch.from_numpy(self.pool.pixels[chosen]))
         scores = self._scores(pixels)
         labels = {name: table[chosen] for name, table in self.labels.items()}
-        losses = {
-            name: F.cross_entropy(scores[name].flatten(0, 1), labels[name].flatten(), ignore_index=_IGNORED)
-            for name in scores
-        }
+        losses = {name: _loss(scores[name], labels[name], name in ("kind", "colour", "centre")) for name in scores}
         count = torch.stack([loss for name, loss in losses.items() if name.startswith("count ")]).sum()
         loss = losses["kind"] + losses["colour"] + losses["centre"] + 0.1 * losses["cell"] + self.options.counts * count
         shown = {name: losses[name].detach() for name in ("kind", "colour", "centre", "cell")}
@@ -105,6 +102,15 @@ class ImageStage:
             tokens = self.encoder(pixels)
         heads = [name for name in self.network if name != "encoder"]
         return {name: self.network[name](tokens.float()) for name in heads}
+
+
+def _loss(scores: Tensor, labels: Tensor, apart: bool) -> Tensor:
+    """Cross-entropy over all tokens; ``apart``: the mean of that of the things and that of the background."""
+    losses = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="none")
+    if not apart:
+        return losses.mean()
+    thing, background = (labels > 0).flatten(), (labels == 0).flatten()
+    return losses[thing].sum() / (2 * thing.sum().clamp(min=1)) + losses[background].mean() / 2
 
 
 def augment(pixels: Tensor) -> Tensor:

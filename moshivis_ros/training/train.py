@@ -168,10 +168,8 @@ def _resume(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> 
     path = out / "state.safetensors"
     if not path.exists():
         return 0, 0.0
+    network.load_state_dict(network_of(out))
     with safe_open(path, "pt") as file:
-        network.load_state_dict(
-            {name[len("network.") :]: file.get_tensor(name) for name in file.keys() if name.startswith("network.")}
-        )
         for index, parameter in enumerate(_parameters(optimizer)):
             prefix = f"optimizer.{index}."
             state = {n[len(prefix) :]: file.get_tensor(n) for n in file.keys() if n.startswith(prefix)}
@@ -179,6 +177,12 @@ def _resume(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> 
                 optimizer.state[parameter] = state
         meta = file.metadata()
     return int(meta["step"]), float(meta["seconds"])
+
+
+def network_of(out: Path | str) -> dict[str, Tensor]:
+    """The network's state dict in the state file of a stage."""
+    with safe_open(Path(out) / "state.safetensors", "pt") as file:
+        return {n[len("network.") :]: file.get_tensor(n) for n in file.keys() if n.startswith("network.")}
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:

@@ -1,0 +1,192 @@
+"""Conversations with the network alone, many at a time: it hears or reads a question and goes on by itself.
+
+Nothing is teacher-forced but a written prompt's own words. The step is that of `model.stream`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from moshivis_ros.model.lm import MoshiVis, reported_gate
+from moshivis_ros.model.sampling import Sampling, sample
+from moshivis_ros.model.stream import Stream
+from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.training.dialogues import Exchange
+from moshivis_ros.training.samples import NOTHING
+from moshivis_ros.training.utterances import Library, Utterance
+
+PROMPT, WRITTEN_ANSWER = 14, 30  # frames for a written prompt and for the answer to it
+QUESTION, ANSWER = 42, 62  # frames for a spoken one
+START = 4  # frames before the first question
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question, and the picture [N, hidden] (encoder tokens) that is shown from its beginning; None: none."""
+
+    exchange: Exchange
+    picture: Tensor | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """text: what was answered. gates: reported gate of every frame with a word. delay: frames from the end of the
+    question to the first word (None: no word). audio: own codes [dep_q, T] of the turn, empty without sound.
+    early: words before the question was over."""
+
+    text: str
+    gates: tuple[float, ...]
+    delay: int | None
+    audio: npt.NDArray[np.int64]
+    early: int
+
+
+@torch.no_grad()
+def converse(
+    model: MoshiVis,
+    tokenizer: Tokenizer,
+    conversations: Sequence[Sequence[Turn]],
+    form: str,
+    library: Library | None = None,
+    sampling: Sampling = Sampling(text_temperature=0.0, audio_temperature=0.5),
+    seed: int = 0,
+    batch: int = 64,
+) -> list[list[Reply]]:
+    """Replies to all turns. form: written, heard or spoken (see training.samples); the last two need a library."""
+    replies: list[list[Reply]] = []
+    for start in range(0, len(conversations), batch):
+        part = conversations[start : start + batch]
+        replies += _converse(model, tokenizer, part, form, library, sampling, seed + start)
+    return replies
+
+
+def _converse(
+    model: MoshiVis,
+    tokenizer: Tokenizer,
+    conversations: Sequence[Sequence[Turn]],
+    form: str,
+    library: Library | None,
+    sampling: Sampling,
+    seed: int,
+) -> list[list[Reply]]:
+    config = model.config
+    rng = random.Random(seed)
+    count, turns = len(conversations), max(len(turns) for turns in conversations)
+    length = (PROMPT + WRITTEN_ANSWER) if form == "written" else (QUESTION + ANSWER)
+    forced, user, ends = _inputs(rng, tokenizer, conversations, form, library, length, config.user_q)
+    frames = forced.shape[1]
+    stream = Stream(model, batch_size=count)
+    stream.set_sampling(sampling, seed)
+    race = (
+        -torch.empty(frames, 1 + config.dep_q, count, 250)
+        .exponential_(generator=torch.Generator().manual_seed(seed))
+        .log()
+    )
+    race = race.masked_fill(stream.outside[:, None], -torch.inf)
+    text_out = np.zeros((count, frames), np.int64)
+    gate_out = np.zeros((count, frames), np.float32)
+    audio_out = np.full((count, config.dep_q, frames), NOTHING, np.int64)
+    absent = torch.full((count, config.dep_q), NOTHING)
+    for t in range(frames):
+        if t == 0 or (t - START) % length == 0 and t > START:
+            turn = 0 if t == 0 else (t - START) // length
+            shown = _show(model, stream, [c[min(turn, len(c) - 1)].picture for c in conversations])
+        # Aligned frame t of the user is heard in the step after it: see training.forward.columns.
+        column = stream.write_user(user[:, :, t - 1] if t else torch.full_like(user[:, :, 0], NOTHING))
+        hidden, logits, gates = stream.temporal(column, stream.has_image)
+        text = sample(logits, stream.temperature[0], race[t, 0])
+        text = torch.where(forced[:, t] >= 0, forced[:, t], text)
+        audio = absent
+        if form == "spoken":
+            noise = race[t]
+            audio = stream.depformer(
+                hidden,
+                text,
+                lambda codebook, scores: sample(scores, stream.temperature[1], noise[1 + codebook]),
+            )
+        stream.write_own(text, audio)
+        stream.steps += 1
+        text_out[:, t] = torch.where(forced[:, t] >= 0, config.padding_token_id, text).numpy()
+        gate_out[:, t] = (reported_gate(gates) * shown).numpy()
+        for k, delay in enumerate(config.delays[1 : 1 + config.dep_q]):
+            if t >= delay:
+                audio_out[:, k, t - delay] = audio[:, k].numpy()
+    silent = {config.padding_token_id, config.end_of_text_padding_id}
+    replies = []
+    for row in range(count):
+        said = []
+        for turn in range(turns):
+            begin = START + turn * length
+            decoder, text, gates_of_words, first, early = tokenizer.decoder(), "", [], None, 0
+            for t in range(begin, begin + length):
+                if (token := int(text_out[row, t])) not in silent:
+                    text += decoder.push(token) or ""
+                    gates_of_words.append(float(gate_out[row, t]))
+                    first = t if first is None else first
+                    early += t < ends[row, turn]
+            delay = None if first is None else first - int(ends[row, turn])
+            sound = audio_out[row, :, begin : begin + length]
+            said.append(Reply(text.strip(), tuple(gates_of_words), delay, sound, early))
+        replies.append(said)
+    return replies
+
+
+def _inputs(
+    rng: random.Random,
+    tokenizer: Tokenizer,
+    conversations: Sequence[Sequence[Turn]],
+    form: str,
+    library: Library | None,
+    length: int,
+    user_q: int,
+) -> tuple[Tensor, Tensor, npt.NDArray[np.int64]]:
+    """Forced text [B, T] (-1: free), user codes [B, K, T], and the frame in which every question ends [B, turns]."""
+    turns = max(len(turns) for turns in conversations)
+    frames = START + turns * length
+    forced = np.full((len(conversations), frames), NOTHING, np.int64)
+    user = np.full((len(conversations), user_q, frames), NOTHING, np.int64)
+    ends = np.zeros((len(conversations), turns), np.int64)
+    for row, conversation in enumerate(conversations):
+        if form != "written":
+            assert library is not None
+            noise = rng.randrange(len(library.silence))
+            silence = np.tile(library.silence[noise], (1, 1 + frames // library.silence[noise].shape[1]))
+            user[row] = silence[:, :frames]
+        for turn, one in enumerate(conversation):
+            at = START + turn * length
+            if form == "written":
+                prompt = tokenizer.encode(one.exchange.question)
+                forced[row, at : at + len(prompt)] = prompt
+                ends[row, turn] = at + len(prompt)
+            else:
+                assert library is not None
+                known = library.user[one.exchange.question]
+                said: Utterance = rng.choice([u for u in known if u.noise == noise] or known)
+                codes = said.codes[:, :length]
+                user[row, :, at : at + codes.shape[1]] = codes
+                ends[row, turn] = at + round(said.end)
+    return torch.from_numpy(forced), torch.from_numpy(user), ends
+
+
+def _show(model: MoshiVis, stream: Stream, pictures: list[Tensor | None]) -> Tensor:
+    """Put the pictures into the image cache; returns 1 where there is one [B].
+
+    All conversations of a batch look or none does: who has no picture is an error to mix with who has.
+    """
+    there = [picture for picture in pictures if picture is not None]
+    if not there:
+        stream.set_image(None)
+        return torch.zeros(len(pictures))
+    if len(there) != len(pictures):
+        raise ValueError("conversations with and without a picture cannot be in one batch")
+    prefix = model.image_prefix
+    source = prefix.norm_xa(prefix.proj_xa(torch.stack(there).float()))
+    stream.set_image(model.llm.transformer.shared_cross_attention.keys_values(source))
+    return torch.ones(len(pictures))

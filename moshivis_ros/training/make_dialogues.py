@@ -1,0 +1,112 @@
+"""`moshivis make-dialogues`: a data set of spoken dialogues about pictures.
+
+In the convention of kyutai-labs/moshi-finetune: stereo wav (left the model, right the user), beside it a JSON file
+with `alignments` [[word, [start, end], "SPEAKER_MAIN"], ...] of the model's words, and a .jsonl index of {"path",
+"duration"}; here also {"image", "view", "turns"}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import wave
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from moshivis_ros.errors import ConfigError
+from moshivis_ros.training import speakers
+from moshivis_ros.training.dialogues import Exchange, View, dialogue
+from moshivis_ros.training.pictures import pictures
+from moshivis_ros.training.voices import SAMPLE_RATE, Sound, Voice, Word
+
+INDEX = "dialogues.jsonl"
+MAIN, USER = "SPEAKER_MAIN", "SPEAKER_USER"
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A dialogue as sound. model, user: float32 at 24 kHz of one length; words: (speaker, word) in order."""
+
+    model: Sound
+    user: Sound
+    words: tuple[tuple[str, Word], ...]
+
+    @property
+    def seconds(self) -> float:
+        return len(self.model) / SAMPLE_RATE
+
+
+def speak(rng: random.Random, exchanges: list[Exchange], robot: Voice, user: Voice, tail: float = 1.5) -> Spoken:
+    """Say a dialogue. The user interrupts now and then, waits now and then; a silence of ``tail`` seconds ends it."""
+    clips: list[tuple[str, float, Sound]] = []
+    words: list[tuple[str, Word]] = []
+    now = rng.uniform(0.3, 1.5)
+    for exchange in exchanges:
+        for who, voice, text in ((USER, user, exchange.question), (MAIN, robot, exchange.answer)):
+            speech = speakers.louder(voice.say(text), 0.6)
+            clips.append((who, now, speech.pcm))
+            words += [(who, Word(w.text, w.start + now, w.end + now)) for w in speech.words]
+            now += speech.seconds + (rng.uniform(0.25, 0.5) if who == USER else rng.choice((0.1, 0.5, 1.0, 3.0)))
+    length = round((now + tail) * SAMPLE_RATE)
+    channels = {who: np.zeros(length, np.float32) for who in (MAIN, USER)}
+    for who, start, pcm in clips:
+        begin = round(start * SAMPLE_RATE)
+        channels[who][begin : begin + len(pcm)] += pcm
+    channels[USER] += speakers.noise(rng, length, rng.choice(speakers.NOISE_LEVELS))
+    return Spoken(channels[MAIN], channels[USER], tuple(words))
+
+
+def write(folder: Path, name: str, spoken: Spoken, pixels: Any, view: View, exchanges: list[Exchange]) -> dict[str, Any]:
+    """One dialogue's files; returns its line of the index."""
+    import cv2
+
+    stereo = np.stack((spoken.model, spoken.user), 1)
+    with wave.open(str(folder / f"{name}.wav"), "wb") as file:
+        file.setparams((2, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes((stereo.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    alignments = [[w.text, [round(w.start, 3), round(w.end, 3)], who] for who, w in spoken.words if who == MAIN]
+    (folder / f"{name}.json").write_text(json.dumps({"alignments": alignments}), encoding="utf-8")
+    cv2.imwrite(str(folder / f"{name}.png"), pixels[..., ::-1])
+    return {
+        "path": f"{name}.wav",
+        "duration": round(spoken.seconds, 3),
+        "image": f"{name}.png",
+        "view": [asdict(item) for item in view],
+        "turns": [{"kind": e.kind, "question": e.question, "answer": e.answer} for e in exchanges],
+    }
+
+
+def make(folder: Path, count: int, seed: int, size: int, held_out: bool) -> None:
+    """``count`` dialogues in ``folder``."""
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} is not empty: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    source = pictures(seed, size, 14)
+    with (folder / INDEX).open("w", encoding="utf-8") as index:
+        for k in track(range(count), "dialogues"):
+            rng = random.Random(f"dialogue {seed} {k}")
+            picture = next(source)
+            exchanges = dialogue(rng, picture.view, rng.randint(2, 5), held_out)
+            spoken = speak(rng, exchanges, speakers.ROBOT, speakers.user(rng, held_out))
+            line = write(folder, f"{k:06}", spoken, picture.pixels, picture.view, exchanges)
+            index.write(json.dumps(line) + "\n")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Writes spoken dialogues about pictures, in the layout of kyutai-labs/moshi-finetune."
+    parser.add_argument("folder", help="made if it is not there; must be empty")
+    parser.add_argument("--count", type=int, default=20, help="dialogues (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=112, help="pixels of the square pictures (%(default)s)")
+    parser.add_argument("--held-out", action="store_true", help="the voice and the phrasings that training never has")
+
+
+def run(args: argparse.Namespace) -> int:
+    make(Path(args.folder), args.count, args.seed, args.size, args.held_out)
+    print(f"{args.folder}: {args.count} dialogues. Look at them: moshivis look {args.folder}")
+    return 0

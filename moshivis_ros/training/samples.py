@@ -1,0 +1,163 @@
+"""Dialogues as the 17 token streams of the network, in the forms that training mixes.
+
+- written (the "speechless" samples of arXiv 2503.15633): a picture and text, no sound. All audio streams hold no token
+  (-1). The user's words stand in the text stream, one piece a frame: a *written prompt*. The model's turn begins with the
+  end-of-padding token, which is how it is told from the user's; the loss is on the model's turns only.
+- heard: the question is sound in the user's streams, the model's own audio streams hold no token, its answer is text.
+- spoken: question and answer are sound, as in a conversation. A word's text comes TEXT_AHEAD frames before its sound.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.training.dialogues import Exchange
+from moshivis_ros.training.utterances import Library, Utterance
+
+NOTHING = -1
+TEXT_AHEAD = 2  # frames
+RESPONSE = (2, 5)  # frames between the end of the question and the first word's text
+FORMS = ("written", "heard", "spoken")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the text loss. seen: words of answers about the picture; other: other words."""
+
+    seen: float = 3.0
+    other: float = 1.0
+    padding: float = 0.2
+    end_of_padding: float = 0.5
+
+
+@dataclass
+class Sample:
+    """tokens: [1 + n_q, T]. weight: of the text loss. speaking: frames with own speech. seen: in answers, 1 about
+    the picture, 0 about something else, -1 outside. turn: number of the exchange."""
+
+    tokens: npt.NDArray[np.int64]
+    weight: npt.NDArray[np.float32]
+    speaking: npt.NDArray[np.bool_]
+    seen: npt.NDArray[np.int8]
+    turn: npt.NDArray[np.int8]
+
+
+class Composer:
+    """Puts exchanges together to a sample of ``frames`` frames; what does not fit is left out."""
+
+    def __init__(
+        self, config: ModelConfig, encode: Callable[[str], list[int]], library: Library | None, weights: Weights
+    ) -> None:
+        self.config, self.encode, self.library, self.weights = config, encode, library, weights
+
+    def compose(self, rng: random.Random, form: str, exchanges: list[Exchange], frames: int, quiet: bool) -> Sample:
+        """quiet: begin with a long silence."""
+        config = self.config
+        tokens = np.full((1 + config.n_q, frames), NOTHING, np.int64)
+        tokens[0] = config.padding_token_id
+        weight = np.full(frames, self.weights.padding, np.float32)
+        sample = Sample(tokens, weight, np.zeros(frames, bool), np.full(frames, -1, np.int8), np.zeros(frames, np.int8))
+        at = rng.randint(10, max(10, frames // 2)) if quiet else rng.randint(1, 5)
+        noise = rng.randrange(len(self.library.silence)) if self.library else 0
+        if form != "written":
+            self._fill(rng, sample, noise, own=form == "spoken")
+        for number, exchange in enumerate(exchanges):
+            begin = at
+            end = self._written(rng, sample, exchange, at) if form == "written" else self._heard(
+                rng, sample, exchange, at, noise, form == "spoken"
+            )
+            if end is None:
+                break
+            sample.turn[begin:] = number
+            at = end + (rng.randint(2, 8) if form == "written" else rng.randint(4, 14))
+        return sample
+
+    def _fill(self, rng: random.Random, sample: Sample, noise: int, own: bool) -> None:
+        """Silence on both sides."""
+        assert self.library is not None
+        frames, first_user = sample.tokens.shape[1], 1 + self.config.dep_q
+        sample.tokens[first_user:] = _piece(rng, self.library.silence[noise], frames)
+        if own:
+            sample.tokens[1:first_user] = _piece(rng, self.library.silence[0], frames)
+
+    def _written(self, rng: random.Random, sample: Sample, exchange: Exchange, at: int) -> int | None:
+        prompt = self.encode(exchange.question)
+        start = at + len(prompt) + rng.randint(1, 3)
+        words = [self.encode(word) for word in exchange.answer.split()]
+        times, t = [], start
+        for pieces in words:
+            times.append(t)
+            t += len(pieces) + (rng.random() < 0.3)
+        if t + 1 > sample.tokens.shape[1]:
+            return None
+        sample.tokens[0, at : at + len(prompt)] = prompt
+        sample.weight[at : at + len(prompt)] = 0
+        self._say(sample, exchange, words, times)
+        return t
+
+    def _heard(
+        self, rng: random.Random, sample: Sample, exchange: Exchange, at: int, noise: int, own: bool
+    ) -> int | None:
+        assert self.library is not None
+        heard = _like(rng, self.library.user[exchange.question], noise)
+        frames, first_user = sample.tokens.shape[1], 1 + self.config.dep_q
+        length = heard.codes.shape[1]
+        start = at + round(heard.end) + rng.randint(*RESPONSE)
+        words = [self.encode(word) for word in exchange.answer.split()]
+        said: Utterance | None = None
+        if own:
+            said = rng.choice(self.library.robot[exchange.answer])
+            begin = start + TEXT_AHEAD - int(said.words[0][1])
+            times = [begin + int(when) - TEXT_AHEAD for _, when in said.words]
+            end = begin + said.codes.shape[1]
+        else:
+            times, end = [], start
+            for pieces in words:
+                times.append(end)
+                end += len(pieces) + (rng.random() < 0.4)
+        times = _apart(times, words)
+        if max(end, times[-1] + len(words[-1])) + 1 > frames or at + length > frames:
+            return None
+        sample.tokens[first_user:, at : at + length] = heard.codes
+        if said is not None:
+            sample.tokens[1:first_user, begin:end] = said.codes
+            sample.speaking[begin:end] = True
+        self._say(sample, exchange, words, times)
+        return max(end, times[-1] + len(words[-1]), at + length)
+
+    def _say(self, sample: Sample, exchange: Exchange, words: list[list[int]], times: list[int]) -> None:
+        config, weights = self.config, self.weights
+        text, stop = sample.tokens[0], times[-1] + len(words[-1])
+        for pieces, when in zip(words, times):
+            if text[when - 1] == config.padding_token_id:
+                text[when - 1] = config.end_of_text_padding_id
+                sample.weight[when - 1] = weights.end_of_padding
+            text[when : when + len(pieces)] = pieces
+            sample.weight[when : when + len(pieces)] = weights.seen if exchange.seen else weights.other
+        sample.seen[times[0] : stop] = exchange.seen
+
+
+def _apart(times: list[int], words: list[list[int]]) -> list[int]:
+    """Later where a word's pieces would not be over yet."""
+    free, apart = times[0], []
+    for when, pieces in zip(times, words):
+        apart.append(max(when, free))
+        free = apart[-1] + len(pieces)
+    return apart
+
+
+def _piece(rng: random.Random, codes: npt.NDArray[np.int16], frames: int) -> npt.NDArray[np.int16]:
+    long = np.tile(codes, (1, 1 + frames // codes.shape[1] + 1))
+    start = rng.randrange(codes.shape[1])
+    return long[:, start : start + frames]
+
+
+def _like(rng: random.Random, utterances: list[Utterance], noise: int) -> Utterance:
+    """One with the noise of the room if there is one."""
+    return rng.choice([u for u in utterances if u.noise == noise] or utterances)

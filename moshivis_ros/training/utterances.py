@@ -1,0 +1,145 @@
+"""Spoken sentences as codec tokens. Dialogues are put together from them, so that every sample can be a new one.
+
+An utterance is spoken and encoded with silence around it, several times over: other voices, rates, noise, and other
+offsets within a frame, for the same sentence is never the same tokens twice.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from moshivis_ros.model.codec import FRAME_SIZE, SAMPLE_RATE
+from moshivis_ros.training import speakers
+from moshivis_ros.training.voices import Sound
+
+LEAD, TAIL = 8, 5  # frames of silence that are encoded before and after the words
+KEPT_LEAD, KEPT_TAIL = 1, 2  # of which these are kept
+SILENCE_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """codes: int16 [K, T]. words: (word, frame in which it starts). end: frame in which the sound ends."""
+
+    codes: npt.NDArray[np.int16]
+    words: tuple[tuple[str, float], ...]
+    end: float
+    noise: int  # index into speakers.NOISE_LEVELS
+
+
+@dataclass(frozen=True)
+class Library:
+    """Renderings of sentences, of the user and of the robot, and of nobody at every level of noise [K, T]."""
+
+    user: dict[str, list[Utterance]]
+    robot: dict[str, list[Utterance]]
+    silence: tuple[npt.NDArray[np.int16], ...]
+
+
+@dataclass(frozen=True)
+class _Recording:
+    pcm: Sound
+    words: tuple[tuple[str, float], ...]
+    end: float
+    noise: int
+
+
+def record(text: str, rng: random.Random, robot: bool, held_out: bool = False) -> _Recording:
+    voice = speakers.ROBOT if robot else speakers.user(rng, held_out)
+    speech = speakers.louder(voice.say(text), 0.6 if robot else rng.uniform(0.3, 0.8))
+    level = 0 if robot else rng.randrange(len(speakers.NOISE_LEVELS))
+    before = LEAD * FRAME_SIZE + rng.randrange(FRAME_SIZE)
+    frames = -(-(before + len(speech.pcm)) // FRAME_SIZE) + TAIL
+    pcm = speakers.noise(rng, frames * FRAME_SIZE, speakers.NOISE_LEVELS[level])
+    pcm[before : before + len(speech.pcm)] += speech.pcm
+    shift = before / SAMPLE_RATE - (LEAD - KEPT_LEAD) * FRAME_SIZE / SAMPLE_RATE
+    words = tuple((word.text, (word.start + shift) * SAMPLE_RATE / FRAME_SIZE) for word in speech.words)
+    return _Recording(pcm, words, (speech.seconds + shift) * SAMPLE_RATE / FRAME_SIZE, level)
+
+
+@torch.no_grad()
+def encode(mimi: Any, recordings: Iterable[_Recording], batch: int = 16) -> list[Utterance]:
+    """Codec tokens of recordings, in their order."""
+    recordings = list(recordings)
+    order = sorted(range(len(recordings)), key=lambda k: len(recordings[k].pcm))
+    found: dict[int, Utterance] = {}
+    for start in range(0, len(order), batch):
+        part = order[start : start + batch]
+        longest = max(len(recordings[k].pcm) for k in part)
+        sound = torch.zeros(len(part), 1, longest)
+        for row, k in enumerate(part):
+            sound[row, 0, : len(recordings[k].pcm)] = torch.from_numpy(recordings[k].pcm)
+        codes = mimi_codes(mimi, sound).numpy().astype(np.int16)
+        for row, k in enumerate(part):
+            one = recordings[k]
+            frames = len(one.pcm) // FRAME_SIZE
+            kept = codes[row, :, LEAD - KEPT_LEAD : frames - TAIL + KEPT_TAIL].copy()
+            found[k] = Utterance(kept, one.words, one.end, one.noise)
+    return [found[k] for k in range(len(recordings))]
+
+
+def mimi_codes(mimi: Any, sound: Tensor) -> Tensor:
+    """Codes [B, K, T] of sound [B, 1, T * 1920]."""
+    from moshi.utils.compile import no_compile
+
+    with no_compile():
+        codes: Tensor = mimi.encode(sound)
+    return codes
+
+
+def build(
+    mimi: Any, questions: Iterable[str], answers: dict[str, int], renderings: int, seed: int, held_out: bool = False
+) -> Library:
+    """Speak and encode all questions ``renderings`` times and every answer as often as it says."""
+    rng = random.Random(f"utterances {seed}")
+    user = [(text, record(text, rng, False, held_out)) for text in questions for _ in range(renderings)]
+    robot = [(text, record(text, rng, True)) for text, times in answers.items() for _ in range(times)]
+    encoded = encode(mimi, [recording for _, recording in (*user, *robot)])
+    library = Library({}, {}, _silences(mimi, rng))
+    for (text, _), utterance in zip(user, encoded):
+        library.user.setdefault(text, []).append(utterance)
+    for (text, _), utterance in zip(robot, encoded[len(user) :]):
+        library.robot.setdefault(text, []).append(utterance)
+    return library
+
+
+def _silences(mimi: Any, rng: random.Random) -> tuple[npt.NDArray[np.int16], ...]:
+    samples = (SILENCE_SECONDS * SAMPLE_RATE) // FRAME_SIZE * FRAME_SIZE
+    sounds = [speakers.noise(rng, samples, level) for level in speakers.NOISE_LEVELS]
+    with torch.no_grad():
+        codes = mimi_codes(mimi, torch.from_numpy(np.stack(sounds))[:, None]).numpy().astype(np.int16)
+    return tuple(row[:, LEAD:] for row in codes)
+
+
+def save(library: Library, path: Path) -> None:
+    """One npz: all codes in a row, and where each utterance is."""
+    rows, codes, place = [], [], 0
+    for who in ("user", "robot"):
+        for text, utterances in getattr(library, who).items():
+            for u in utterances:
+                rows.append([who, text, place, u.codes.shape[1], u.words, u.end, u.noise])
+                codes.append(u.codes)
+                place += u.codes.shape[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, codes=np.concatenate(codes, 1), silence=np.stack(library.silence), index=json.dumps(rows))
+
+
+def load(path: Path | str) -> Library:
+    with np.load(path) as file:
+        codes, silence, rows = file["codes"], file["silence"], json.loads(str(file["index"]))
+    library = Library({}, {}, tuple(silence))
+    for who, text, place, length, words, end, noise in rows:
+        spoken = tuple((word, at) for word, at in words)
+        utterance = Utterance(codes[:, place : place + length], spoken, end, noise)
+        getattr(library, who).setdefault(text, []).append(utterance)
+    return library

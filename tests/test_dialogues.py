@@ -1,0 +1,108 @@
+"""Synthetic dialogues: true answers, spoken words on time, files that other tools read."""
+
+from __future__ import annotations
+
+import json
+import random
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moshivis_ros.errors import ConfigError, MissingDependencyError
+from moshivis_ros.training import dialogues, look, make_dialogues
+from moshivis_ros.training.dialogues import Item
+from moshivis_ros.training.voices import EspeakVoice
+
+VIEW = (
+    Item("ball", "red", "on the left"),
+    Item("ball", "blue", "in the middle"),
+    Item("cup", "orange", "on the right"),
+)
+
+
+def answers(kind: str, view: dialogues.View, tries: int = 400) -> dict[str, str]:
+    rng = random.Random(3)
+    found = (dialogues.QUESTIONS[kind](rng, view, False) for _ in range(tries))
+    return {one.question: one.answer for one in found if one is not None}
+
+
+def test_answers_are_true() -> None:
+    assert answers("colour", VIEW)["What colour is the cup?"] == "It is orange."
+    assert answers("place", VIEW)["Where is the cup?"] == "It is on the right."
+    assert answers("thing", VIEW)["What is the blue thing?"] == "It is a ball."
+    numbers = answers("number", VIEW)
+    assert numbers["How many balls do you see?"] == "I see two."
+    assert numbers["How many things are there?"] == "I see three."
+    assert numbers["How many boxes can you see?"] == "I see none."
+    presence = answers("presence", VIEW)
+    assert presence["Do you see a blue ball?"].startswith("Yes")
+    assert presence["Do you see a green ball?"].startswith("No")
+    assert answers("misleading", VIEW)["Where is the bottle?"] == "I do not see a bottle."
+    assert set(answers("describe", VIEW).values()) == {"I see a red ball, a blue ball and an orange cup."}
+    assert answers("teacher", VIEW)["What is in the middle?"] == "I see a blue ball."
+    assert set(answers("describe", ()).values()) == {"I see nothing."}
+
+
+def test_nobody_is_asked_about_the_ball_where_there_are_two() -> None:
+    for kind in ("colour", "place"):
+        assert not any("ball" in question for question in answers(kind, VIEW))
+
+
+def test_test_phrasings_are_not_in_training() -> None:
+    rng = random.Random(0)
+    seen = {dialogues.exchange(rng, dialogues.random_view(rng)).question for _ in range(20000)}
+    held = {dialogues.exchange(rng, dialogues.random_view(rng), held_out=True).question for _ in range(5000)}
+    assert not seen & held
+
+
+@pytest.fixture(scope="module")
+def voice() -> EspeakVoice:
+    voice = EspeakVoice()
+    try:
+        voice.say("Hello.")
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    return voice
+
+
+def test_every_word_has_its_time_also_those_that_espeak_runs_together(voice: EspeakVoice) -> None:
+    speech = voice.say("I do not see it on the left.")
+    assert [word.text for word in speech.words] == ["I", "do", "not", "see", "it", "on", "the", "left."]
+    starts = [word.start for word in speech.words]
+    assert starts == sorted(starts) and len(set(starts)) == len(starts)
+    assert all(word.end > word.start for word in speech.words)
+    assert speech.words[-1].end == pytest.approx(speech.seconds)
+
+
+def test_the_robot_is_left_the_user_right_and_words_are_where_they_sound(voice: EspeakVoice, tmp_path: Path) -> None:
+    rng = random.Random(1)
+    exchanges = dialogues.dialogue(rng, VIEW, 2)
+    spoken = make_dialogues.speak(rng, exchanges, voice, EspeakVoice("en-us+m3"))
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    line = make_dialogues.write(tmp_path, "one", spoken, pixels, VIEW, exchanges)
+    (tmp_path / make_dialogues.INDEX).write_text(json.dumps(line) + "\n")
+
+    with wave.open(str(tmp_path / "one.wav")) as file:
+        assert (file.getnchannels(), file.getframerate()) == (2, 24000)
+        stereo = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2) / 32768
+    assert line["duration"] == pytest.approx(len(stereo) / 24000, abs=0.001)
+    alignments = json.loads((tmp_path / "one.json").read_text())["alignments"]
+    assert [word for word, _, _ in alignments] == " ".join(e.answer for e in exchanges).split()
+    spoken_frames = np.zeros(len(stereo), bool)
+    for _, (start, end), who in alignments:
+        assert who == "SPEAKER_MAIN"
+        spoken_frames[int(start * 24000) : int(end * 24000)] = True
+    loudness = np.abs(stereo[:, 0])
+    assert loudness[spoken_frames].mean() > 0.02 > loudness[~spoken_frames].mean() * 100
+    page = look.page(tmp_path, 10)
+    assert "one.wav" in page and exchanges[0].question in page
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("")
+    with pytest.raises(ConfigError, match="not empty"):
+        make_dialogues.make(tmp_path, 1, 0, 112, False)
+    with pytest.raises(ConfigError, match="make-dialogues"):
+        look.page(tmp_path, 1)

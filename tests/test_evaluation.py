@@ -1,0 +1,43 @@
+"""Scores of answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from moshivis_ros.evaluation.dialogue_test import auc, score
+from moshivis_ros.training.dialogues import Exchange
+
+
+@pytest.mark.parametrize(
+    ("exchange", "text", "right"),
+    [
+        (Exchange("colour", "", "It is red.", ("red",)), "It is red.", True),
+        (Exchange("colour", "", "It is red.", ("red",)), "It is red or blue.", False),
+        (Exchange("colour", "", "No, it is red.", ("no", "red")), "Yes, it is red.", False),
+        (Exchange("number", "", "I see two.", ("two",)), "I see two.", True),
+        (Exchange("number", "", "I see two.", ("two",)), "I see three.", False),
+        (Exchange("place", "", "It is on the left.", ("left",)), "", False),
+        (Exchange("presence", "", "Yes, there is one.", ("yes",)), "Yes, there is one.", True),
+        (Exchange("misleading", "", "I do not see a cup.", ("not",)), "It is red.", False),
+        (Exchange("small talk", "", "I am very young.", ()), "I am very young.", True),
+        (Exchange("small talk", "", "I am very young.", ()), "I am a small robot.", False),
+    ],
+)
+def test_an_answer_is_right_by_the_words_that_matter(exchange: Exchange, text: str, right: bool) -> None:
+    assert score(exchange, text).right is right
+
+
+def test_a_description_is_scored_by_what_it_names_and_what_it_invents() -> None:
+    truth = Exchange("describe", "", "I see a red ball and a blue cup.", ("red ball", "blue cup"))
+    assert score(truth, "I see a red ball and a blue cup.").right
+    half = score(truth, "I see a red ball and a green cup.")
+    assert (half.right, half.named, half.invented) == (False, 0.5, 1)
+    twice = score(truth, "I see a red ball, a red ball and a blue cup.")
+    assert (twice.right, twice.named, twice.invented) == (False, 1.0, 1)
+    assert not score(Exchange("describe", "", "I see nothing.", ("nothing",)), "I see a red ball.").right
+
+
+def test_auc() -> None:
+    assert auc([3, 4], [1, 2]) == 1
+    assert auc([1, 2], [3, 4]) == 0
+    assert auc([1, 4], [2, 3]) == 0.5
