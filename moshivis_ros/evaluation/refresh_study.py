@@ -114,7 +114,7 @@ def converse(footage: Footage, talk: Talk, settings: Settings, latency: float) -
     answers = set(talk.answers)
     inside = np.zeros(frames, bool)
     for first, last in talk.phrases:
-        inside[first + 1 : last + 1] = True
+        inside[first : last + 1] = True
     for k in range(frames):
         if coming is not None and k >= ready:
             if inside[k] and not footage.same_story(cached, coming):

@@ -1,7 +1,7 @@
 """A stated generative model of a conversation about what a camera sees: who speaks when, and the gate.
 
-It stands in for the trained model until that talks: questions, answers of one to three phrases and pauses, drawn
-from a seed; six answers in ten are about the view; three questions in ten follow something that has just changed.
+It stands in for the trained model until that talks: questions, answers of one to three phrases and pauses,
+drawn from a seed; six answers in ten are about the view; three questions in ten follow a change.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Talk:
     """One conversation, frame by frame.
 
     text: a text token comes out; sentence_end: it ends a sentence; gate: raw.
-    phrases: (first content word, last word) of each phrase about the view; answers: frame of the first content
-    word of each answer about the view.
+    answers: frame of the first content word of each answer about the view; phrases: (frame in which the first
+    content word is over and the next begins, frame of the last word) of each phrase about the view.
     """
 
     text: npt.NDArray[np.bool_]
@@ -40,8 +40,8 @@ class Talk:
 def generate(seed: int, frames: int, auc: float, changes: tuple[int, ...] = ()) -> Talk:
     """The conversation of this seed; the timing does not depend on auc.
 
-    auc: how well a single frame's gate tells speech about the view from other speech. changes: frames at which
-    something changes, for the questions that this provokes.
+    auc: how well a single frame's gate tells speech about the view from other speech. changes: frames at
+    which something changes, for the questions that this provokes.
     """
     rng = random.Random(f"talk {seed}")
     text, ends = np.zeros(frames, bool), np.zeros(frames, bool)
@@ -55,7 +55,7 @@ def generate(seed: int, frames: int, auc: float, changes: tuple[int, ...] = ()) 
         lead_in = rng.uniform(0.24, 0.8)  # "I can see ...": nothing said about the view yet
         start = _frame(at)
         for number in range(rng.randint(1, 3)):
-            length = rng.uniform(1.0, 3.0) + (lead_in if number == 0 else 0.0)
+            length = rng.uniform(1.0, 3.0) + (lead_in if number == 0 else 0.0)  # at least three words
             words = _words(rng, at, length)
             if words[-1] >= frames:
                 return Talk(text, ends, _gate(seed, auc, visual, spoken), tuple(phrases), tuple(answers))
@@ -63,10 +63,10 @@ def generate(seed: int, frames: int, auc: float, changes: tuple[int, ...] = ()) 
             ends[words[-1]] = rng.random() < 0.85
             spoken[words[0] : words[-1] + 1] = spoken.max() + 1
             if about_view:
-                content = _frame(at + (lead_in if number == 0 else 0.0))
-                phrases.append((content, words[-1]))
+                content = sum(word < _frame(at + lead_in) for word in words) if number == 0 else 0
+                phrases.append((words[content + 1], words[-1]))
                 if number == 0:
-                    answers.append(content)
+                    answers.append(words[content])
             at += length + rng.uniform(0.24, 0.5)
         visual[start : words[-1] + 1] = about_view
         at += rng.uniform(0.5, 4.0)
@@ -91,9 +91,14 @@ def _words(rng: random.Random, at: float, length: float) -> list[int]:
     return words
 
 
-def _gate(seed: int, auc: float, visual: npt.NDArray[np.bool_], spoken: npt.NDArray[np.int_]) -> npt.NDArray[np.float32]:
-    """Raw gate per frame. Half of its variance is drawn per phrase (averaging over a phrase does not remove it),
-    half per frame with a correlation of 0.7 from one frame to the next; the means are apart as the AUC says."""
+def _gate(
+    seed: int, auc: float, visual: npt.NDArray[np.bool_], spoken: npt.NDArray[np.int_]
+) -> npt.NDArray[np.float32]:
+    """Raw gate per frame, with means as far apart as the AUC says.
+
+    Half of the variance is drawn per phrase, so that averaging over a phrase does not remove it, half per frame
+    with a correlation of 0.7 from one frame to the next.
+    """
     rng = np.random.default_rng((seed, 7))
     frames = len(visual)
     apart = NormalDist().inv_cdf(auc) * _SPREAD * 2**0.5

@@ -17,7 +17,7 @@ from moshivis_ros.errors import ConfigError
 Policy = Literal["gating", "on_change", "interval", "manual"]
 Action = Literal["keep", "defer", "refresh"]
 POLICIES: tuple[Policy, ...] = ("gating", "on_change", "interval", "manual")
-_TIMES = ("interval", "gate_smoothing", "onset", "hold", "cut_hold", "keep_alive", "spacing", "bad_patience")
+_TIMES = "interval gate_smoothing onset breath hold cut_hold keep_alive spacing bad_patience".split()
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Settings:
     gate_open, gate_closed: smoothed gate at which the model counts as looking, and as not looking any more
         (hysteresis).
     gate_smoothing: seconds of speech over which the gate is averaged; an answer starts afresh.
-    onset: seconds after the beginning of speech, and after the end of each phrase, in which nothing has been
-        said about the view yet.
+    onset: seconds after the beginning of speech in which nothing has been said about the view yet.
+    breath: seconds after the end of a phrase in which the next one has not begun.
     hold: longest time in seconds that a change waits while the model describes the old view.
     cut_hold: the same in seconds after a cut.
     keep_alive: age in seconds at which even an unchanged picture is encoded again.
@@ -50,14 +50,15 @@ class Settings:
     change_distance: float = 0.11
     settle_distance: float = 0.07
     cut_distance: float = 0.9
-    gate_open: float = 0.45
-    gate_closed: float = 0.3
-    gate_smoothing: float = 0.4
-    onset: float = 0.4
+    gate_open: float = 0.2
+    gate_closed: float = 0.1
+    gate_smoothing: float = 1.0
+    onset: float = 0.64
+    breath: float = 0.16
     hold: float = 4.0
-    cut_hold: float = 2.0
+    cut_hold: float = 3.0
     keep_alive: float = 60.0
-    spacing: float = 0.24
+    spacing: float = 0.16
     max_per_minute: int = 30
     bad_patience: float = 5.0
 
@@ -114,7 +115,7 @@ class State:
 
     gate: smoothed, 0..1; looking: it is open, with hysteresis; time: of the last step.
     speaking_since, changed_since, held_since, bad_since: when that began, or None while it is not so.
-    phrase_since: when speech began or a phrase last ended, whichever is later.
+    free_until: until then the model, though it speaks, says nothing about the view (onset, breath).
     refreshes: times of the refreshes of the last 60 seconds.
     """
 
@@ -122,7 +123,7 @@ class State:
     gate: float = 0.0
     looking: bool = False
     speaking_since: float | None = None
-    phrase_since: float = 0.0
+    free_until: float = float("-inf")
     changed_since: float | None = None
     held_since: float | None = None
     bad_since: float | None = None
@@ -155,7 +156,11 @@ def decide(state: State, observation: Observation, settings: Settings) -> tuple[
 def _follow(state: State, seen: Observation, settings: Settings) -> State:
     """Bring smoothing, hysteresis and the times since when up to date."""
     now = seen.time
-    starts = seen.speaking and state.speaking_since is None
+    free_until = state.free_until
+    if seen.speaking and state.speaking_since is None:
+        free_until = now + settings.onset
+    elif seen.phrase_end:
+        free_until = now + settings.breath
     gate, looking = state.gate, state.looking
     if seen.gate is not None and seen.has_image:
         gate += _share(state, seen, settings) * (seen.gate - gate)
@@ -172,7 +177,7 @@ def _follow(state: State, seen: Observation, settings: Settings) -> State:
         gate=gate,
         looking=looking,
         speaking_since=_since(state.speaking_since, seen.speaking, now),
-        phrase_since=now if starts or seen.phrase_end else state.phrase_since,
+        free_until=free_until,
         changed_since=_since(state.changed_since, changed, now),
         held_since=state.held_since if changed else None,
         bad_since=_since(state.bad_since, seen.bad is not None, now),
@@ -240,7 +245,7 @@ def _on_change(state: State, seen: Observation, settings: Settings) -> Decision:
 
 def _gating(state: State, seen: Observation, settings: Settings) -> Decision:
     assert seen.distance is not None  # _obstacle() has seen to it
-    beginning = seen.speaking and seen.time - state.phrase_since < settings.onset
+    beginning = seen.speaking and seen.time < state.free_until
     describing = seen.speaking and state.looking and not beginning
     if state.changed_since is None:
         if beginning and state.looking and seen.distance >= settings.settle_distance:
