@@ -67,19 +67,19 @@ def build_mimi(config: ModelConfig) -> Any:
     Raises ConfigError for a section mimi that makes no codec for this LM, and MissingDependencyError.
     """
     loaders = _moshi().models.loaders
-    try:
-        mimi = loaders.get_mimi(None, config.mimi, device=torch.get_default_device())
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"section mimi of config.yaml describes no Mimi codec: {error!r}") from error
     codebooks = max(config.dep_q, config.user_q)
-    needed = (SAMPLE_RATE, FRAME_SIZE, config.audio_card, True)
-    if (mimi.sample_rate, mimi.frame_size, mimi.cardinality, mimi.total_codebooks >= codebooks) != needed:
+    try:
+        mimi = loaders.get_mimi(None, config.mimi, torch.get_default_device(), codebooks)
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"section mimi of config.yaml describes no Mimi codec of {codebooks} codebooks: {error!r}"
+        ) from error
+    if (mimi.sample_rate, mimi.frame_size, mimi.cardinality) != (SAMPLE_RATE, FRAME_SIZE, config.audio_card):
         raise ConfigError(
             f"section mimi of config.yaml is a codec of {mimi.sample_rate} Hz, {mimi.frame_size} samples a "
-            f"frame, {mimi.total_codebooks} codebooks of {mimi.cardinality}; the LM needs {SAMPLE_RATE} Hz, "
-            f"{FRAME_SIZE} samples, at least {codebooks} codebooks of {config.audio_card} (audio_card)"
+            f"frame and {mimi.cardinality} codes; the LM needs {SAMPLE_RATE} Hz, {FRAME_SIZE} samples and "
+            f"{config.audio_card} codes (audio_card)"
         )
-    mimi.set_num_codebooks(codebooks)
     return mimi
 
 
