@@ -40,7 +40,7 @@ def resolve(name_or_folder: str | Path, revision: str | None = None) -> Path:
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file: give the folder that holds it")
     repo = str(name_or_folder)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo):
+    if isinstance(name_or_folder, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo):
         raise CheckpointError(
             f"there is no folder {folder}: give a checkpoint folder or a Hugging Face repo id (owner/name)"
         )
