@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 
 from moshivis_ros.audio import SAMPLE_RATE
@@ -21,6 +22,7 @@ PARAMETERS = [
     Parameter("frame_id", "", "of the messages"),
 ]
 INTERFACES = [Interface("audio_in", "publishes", "moshivis_ros/msg/Audio", "the recording, 24 kHz mono")]
+ACKNOWLEDGE_SECONDS = 5.0  # the last messages must not go with the node
 
 
 class AudioFile(Node):
@@ -35,7 +37,7 @@ class AudioFile(Node):
         self._nanoseconds = size * 1_000_000_000 // SAMPLE_RATE
         self._start: int | None = None
         self._index = 0
-        self._publisher = self.create_publisher(Audio, "audio_in", 10)
+        self._publisher = self.create_publisher(Audio, "audio_in", 100)
         self.create_timer(self._settings["chunk"], self._on_timer)
         seconds = samples.size / SAMPLE_RATE
         self.get_logger().info(f"{self._settings['path']}: {seconds:.1f} s, waiting for a listener")
@@ -52,6 +54,7 @@ class AudioFile(Node):
         # A chunk is complete, as from a microphone, when its last sample is over.
         while self._start + (self._index + 1) * self._nanoseconds <= now:
             if self._index >= len(self._chunks) and not self._settings["loop"]:
+                self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_SECONDS))
                 raise Done
             chunk = self._chunks[self._index % len(self._chunks)]
             message = to_audio(chunk, self._index, self._start + self._index * self._nanoseconds)

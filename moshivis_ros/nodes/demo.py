@@ -163,7 +163,7 @@ def _running(executable: str, **parameters: Any) -> Iterator[subprocess.Popen[by
 
 def _stop(name: str, process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # not SIGINT: a node that is still importing would print a traceback
     try:
         process.wait(END_SECONDS)
     except subprocess.TimeoutExpired:

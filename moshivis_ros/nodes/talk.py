@@ -106,7 +106,7 @@ class Talk(LifecycleNode):
         self._shown = ()
         self._sound, self._camera = Source("sound"), Source("pictures", LARGE_IMAGES)
         self._engine.start(self.get_clock().now().nanoseconds)
-        self._audio_in = MatchedSubscription(self, self._reader.type, "audio_in", self._on_audio, depth=10)
+        self._audio_in = MatchedSubscription(self, self._reader.type, "audio_in", self._on_audio, depth=50)
         transport, reliability = (
             self.get_parameter(f"image_{name}").value for name in ("transport", "reliability")
         )

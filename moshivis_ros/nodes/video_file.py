@@ -1,4 +1,5 @@
-"""A video, a photo or a folder of photos -> image or image/compressed, for a robot without a camera."""
+"""A video, a photo or a folder of photos -> image or image/compressed, for a robot without a camera. Begins with its first
+listener."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ class VideoFile(Node):
         path, self._hold = self._settings["path"], self._settings["slide_seconds"]
         self._pictures: Iterator[tuple[float, Picture]] = pictures(path, self._hold)
         self._next: tuple[float, Picture] | None = next(self._pictures)
-        self._start = self.get_clock().now().nanoseconds
+        self._start: int | None = None  # nanoseconds, when somebody began to listen
         self._shown = 0.0  # when the present picture began
         self._advance(0.0)
 
@@ -72,11 +73,16 @@ class VideoFile(Node):
 
     def _on_timer(self) -> None:
         now = self.get_clock().now()
+        if self._start is None:
+            if not self._publisher.get_subscription_count():
+                return
+            self._start = now.nanoseconds
         elapsed = (now.nanoseconds - self._start) / 1e9
         if self._next is None and elapsed >= self._shown + self._hold:
             if not self._settings["loop"]:
                 raise Done
             self._open()
+            self._start = now.nanoseconds
         else:
             self._advance(elapsed)
         self._message.header.stamp = now.to_msg()

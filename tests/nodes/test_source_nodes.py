@@ -132,8 +132,8 @@ def test_a_conversation_is_recorded_where_its_stamps_say(robot: Robot, tmp_path:
     def send(publisher: Any, *messages: Any) -> None:
         for message in messages:
             publisher.publish(message)
-            publisher.wait_for_all_acked()
-            robot.call(GetParameters, "recorder/get_parameters")  # answered after the message was taken
+            for _ in range(2):  # answered after the message was taken
+                robot.call(GetParameters, "recorder/get_parameters")
 
     user, voice = robot.publisher(Audio, "audio_in"), robot.publisher(Audio, "audio_out")
     text, cache = (

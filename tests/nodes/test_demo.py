@@ -1,0 +1,75 @@
+"""`make talk`: the whole robot on recorded input, through real nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from robot import executable
+
+
+def nodes_of(marker: Path) -> list[str]:
+    """Command lines of running processes that name this folder."""
+    lines = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(marker) in line:
+                lines.append(line)
+    return lines
+
+
+def run(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [executable("demo"), *arguments],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_a_conversation_from_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    demo = run(environment, "--out", tmp_path / "out", "--seconds", "2")
+    output, _ = demo.communicate(timeout=180)
+    assert demo.returncode == 0, output
+    assert "RANDOM" in output and "kyutai/moshika-vis-pytorch-bf16" in output
+    assert "sees a new picture" in output
+    sound, rate = soundfile.read(tmp_path / "out" / "conversation.wav")
+    assert rate == 24000 and sound.shape[1] == 2 and len(sound) > 4 * rate
+    assert (np.abs(sound).max(axis=0) > 0.01).all()  # both sides are heard
+    transcript = json.loads((tmp_path / "out" / "transcript.json").read_text())
+    assert transcript["pieces"] and transcript["refreshes"]
+    assert not nodes_of(tmp_path)
+
+
+def test_ctrl_c_ends_all_of_it(environment: dict[str, str], checkpoint: Path, tmp_path: Path) -> None:
+    demo = run(environment, "--out", tmp_path / "out", "--model", checkpoint)
+    assert demo.stdout is not None
+    output = ""
+    while "asking" not in output:
+        line = demo.stdout.readline()
+        assert line, output
+        output += line
+    assert nodes_of(tmp_path)
+    demo.send_signal(signal.SIGINT)
+    rest, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130 and "Traceback" not in output + rest, output + rest
+    assert not nodes_of(tmp_path) and not nodes_of(checkpoint)
+
+
+def test_a_model_that_is_not_there_is_said(environment: dict[str, str], tmp_path: Path) -> None:
+    demo = run(environment, "--out", tmp_path / "out", "--model", "/no/such/model")
+    output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 1
+    assert re.search(r"no folder /no/such/model", output) and "demo: the talk node refused" in output
