@@ -27,6 +27,7 @@ from moshivis_ros.vision.scene_change import thumbnail
 
 FRAME_SECONDS = 0.08
 WIDTH, HEIGHT = 320, 240
+_SHADOW = "passing shadow"
 VERSION = 3  # of scenes, camera and thumbnails: raise it and old files are not used any more
 
 Image = npt.NDArray[np.uint8]
@@ -155,9 +156,16 @@ def clip_scene(seed: int, seconds: float) -> Scene:
     things = list(scene.things)
     if rng.random() < 0.3:  # something passes under the lamp, out of sight: only its shadow shows
         start, end = Pose(-0.2, -2.4, 2.1), Pose(-0.2, 2.4, 2.1)
-        things.append(Thing("passing shadow", "box", "black", (0.5, 0.5, 0.03), start))
-        changes.append(Change(rng.uniform(1, seconds - 3), "passing shadow", "pose", end, duration=2.0))
+        things.append(Thing(_SHADOW, "box", "black", (0.5, 0.5, 0.03), start))
+        changes.append(Change(rng.uniform(1, seconds - 3), _SHADOW, "pose", end, duration=2.0))
     return replace(scene, things=tuple(things), changes=tuple(changes))
+
+
+def steady_light(seed: int, seconds: float) -> bool:
+    """No lamp changes and no shadow passes in this clip."""
+    return not any(
+        change.what == "brightness" or change.who == _SHADOW for change in clip_scene(seed, seconds).changes
+    )
 
 
 def load_clip(seed: int, seconds: float) -> Clip:

@@ -1,9 +1,9 @@
-"""When to look: every refresh policy on the same rendered clips and the same conversations, through the real detector.
+"""When to look: every refresh policy on the same rendered clips and conversations, through the real detector.
 
-    python -m moshivis_ros.evaluation.refresh_study --json study.json
+    python -m moshivis_ros.evaluation.refresh_study --json study.json --docs docs
 
-writes the figures as JSON and, with --docs, the table and the plot of docs/refresh_policy.md. The first third of the
-clips is for choosing thresholds; what is reported comes from the rest, unless --train asks for the first.
+writes the figures as JSON, and their table and plot into the folder of refresh_policy.md. The first third of
+the clips was for choosing thresholds; what is reported comes from the rest.
 """
 
 from __future__ import annotations
@@ -11,28 +11,39 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from moshivis_ros.errors import ConfigError
-from moshivis_ros.evaluation.clips import FRAME_SECONDS, Clip, load_clip, same_story, thumbnails
+from moshivis_ros.errors import ConfigError, MissingDependencyError
+from moshivis_ros.evaluation.clips import (
+    FRAME_SECONDS,
+    Clip,
+    load_clip,
+    same_story,
+    steady_light,
+    thumbnails,
+)
 from moshivis_ros.evaluation.talk import GATE_HIGH, GATE_LOW, PAUSE_FRAMES, Talk, generate
 from moshivis_ros.vision.gate import GateNormaliser
 from moshivis_ros.vision.refresh_policy import Observation, Settings, State, decide
-from moshivis_ros.vision.scene_change import DEFAULT, DETECTORS, FrameCheck, Thumbnail, make_detector
+from moshivis_ros.vision.scene_change import DEFAULT, FrameCheck, make_detector
 
 AUCS = (0.95, 0.8, 0.6)
 LATENCIES = (0.03, 0.15, 0.5)  # seconds for one encode
 TALKS = 3  # conversations per clip
 TOLERANCE = 6  # frames (0.48 s) within which a change must be seen
 _UNLIMITED = 10_000
+THRESHOLDS: dict[str, tuple[float, ...]] = {  # from which the first third of the clips picks
+    "patches": (0.07, 0.09, 0.11, 0.13, 0.16),
+    "histogram": (0.03, 0.05, 0.08, 0.12, 0.2),
+    "structure": (0.03, 0.05, 0.07, 0.1, 0.14),
+    "hash": (0.05, 0.08, 0.1, 0.12, 0.16, 0.2),
+}
 
 POLICIES: dict[str, Settings] = {
     "static": Settings("manual"),
@@ -69,8 +80,14 @@ class Footage:
         return self._stories[key]
 
 
+class _Sum:
+    def add(self, other: _Sum) -> None:
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
 @dataclass
-class Tally:
+class Tally(_Sum):
     """What happened to one policy, summed over conversations."""
 
     answers: int = 0
@@ -80,10 +97,6 @@ class Tally:
     encodes: int = 0
     changes: int = 0
     minutes: float = 0.0
-
-    def add(self, other: Tally) -> None:
-        for name, value in vars(other).items():
-            setattr(self, name, getattr(self, name) + value)
 
     def figures(self, latency: float) -> dict[str, float]:
         return {
@@ -102,8 +115,8 @@ class Tally:
 def converse(footage: Footage, talk: Talk, settings: Settings, latency: float) -> Tally:
     """One conversation under one policy, in the order of Conversation.step(): swap, speak, decide.
 
-    Frame 0 is in the cache when it begins. An encode that starts in frame k is in use from the first frame that
-    begins `latency` seconds later or after. The gate is known one frame late.
+    Frame 0 is in the cache when it begins. An encode that starts in frame k is in use from the first frame
+    that begins `latency` seconds later or after. The gate is known one frame late.
     """
     clip, frames = footage.clip, len(talk.text)
     tally = Tally(changes=len(clip.changes), minutes=frames * FRAME_SECONDS / 60)
@@ -154,11 +167,12 @@ def _wrong_for(footage: Footage, cached: int, now: int) -> int:
 
 
 @dataclass
-class Detection:
+class Detection(_Sum):
     """One detector against the truth.
 
-    changes, found: true changes, and those with a detection within half a second. detections, false: what it reported,
-    and how much of that while nothing that can be seen had changed.
+    changes, found: true changes, and those with a detection within half a second. detections, false: what it
+    reported, and how much of that while nothing that can be seen had changed. The same for clips in which no
+    lamp changes and no shadow passes: what is left there is noise, flicker, exposure, blur and shaking.
     """
 
     changes: int = 0
@@ -166,6 +180,8 @@ class Detection:
     detections: int = 0
     false: int = 0
     minutes: float = 0.0
+    false_steady: int = 0
+    minutes_steady: float = 0.0
 
     def figures(self) -> dict[str, float]:
         recall = self.found / max(1, self.changes)
@@ -174,20 +190,203 @@ class Detection:
             "f1": 2 * precision * recall / max(1e-9, precision + recall),
             "recall": recall,
             "precision": precision,
-            "false_alarms_per_10_minutes": 10 * self.false / max(1e-9, self.minutes),
+            "false_per_10_minutes": 10 * self.false / max(1e-9, self.minutes),
+            "false_per_10_minutes_in_steady_light": 10 * self.false_steady / max(1e-9, self.minutes_steady),
+            "changes": self.changes,
+            "minutes": self.minutes,
+            "minutes_in_steady_light": self.minutes_steady,
         }
 
 
 def detect(footage: Footage, threshold: float) -> Detection:
-    """The detector alone: whenever the distance reaches the threshold, the frame becomes the new reference."""
+    """The detector alone: when the distance reaches the threshold, the frame becomes the new reference."""
     clip = footage.clip
-    found = Detection(changes=len(clip.changes), minutes=len(clip) * FRAME_SECONDS / 60)
+    minutes = len(clip) * FRAME_SECONDS / 60
+    score = Detection(changes=len(clip.changes), minutes=minutes)
     reference, detections = 0, []
     for k in range(len(clip)):
         if footage.bad[k] is None and footage.distance(reference, k) >= threshold:
             detections.append(k)
-            found.false += clip.view(reference) == clip.view(k)
+            score.false += clip.view(reference) == clip.view(k)
             reference = k
-    found.detections = len(detections)
-    found.found = sum(any(abs(k - change) <= TOLERANCE for k in detections) for change in clip.changes)
+    score.detections = len(detections)
+    score.found = sum(any(abs(k - change) <= TOLERANCE for k in detections) for change in clip.changes)
+    if steady_light(clip.seed, len(clip) * FRAME_SECONDS):
+        score.false_steady, score.minutes_steady = score.false, minutes
+    return score
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, required=True, help="file to write the figures to")
+    parser.add_argument("--docs", type=Path, help="folder of refresh_policy.md: write its table and plot")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other clips and conversations")
+    parser.add_argument("--clips", type=int, default=240, help="clips, a third of them for thresholds only")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of a clip")
+    parser.add_argument("--jobs", type=int, default=1, help="processes; each takes one core")
+
+
+def run(args: argparse.Namespace) -> int:
+    """The whole study. Raises ConfigError if there are too few clips to split."""
+    if args.clips < 6 or args.seconds < 4:
+        raise ConfigError("the study needs --clips of 6 or more and --seconds of 4 or more")
+    from rich.console import Console
+    from rich.progress import Progress
+
+    seeds = [10_000 * args.seed + k for k in range(args.clips)]
+    train, held_out = seeds[: args.clips // 3], seeds[args.clips // 3 :]
+    detections: dict[tuple[str, float], Detection] = {}
+    tallies: dict[tuple[str, float, float], Tally] = {}
+    with Progress() as progress, ProcessPoolExecutor(args.jobs) as pool:
+        thresholds = partial(sweep, seconds=args.seconds, thresholds=THRESHOLDS)
+        for found in progress.track(pool.map(thresholds, train), len(train), description="Thresholds"):
+            _sum(detections, found)
+        best = {
+            name: max(values, key=lambda value: detections[name, value].figures()["f1"])
+            for name, values in THRESHOLDS.items()
+        }
+        best[DEFAULT] = Settings().change_distance
+        detections = {}
+        chosen = partial(sweep, seconds=args.seconds, thresholds={name: (best[name],) for name in best})
+        for found in progress.track(pool.map(chosen, held_out), len(held_out), description="Detectors"):
+            _sum(detections, found)
+        played = pool.map(partial(play, seconds=args.seconds), held_out)
+        for happened in progress.track(played, len(held_out), description="Policies"):
+            _sum(tallies, happened)
+
+    study = {
+        "speech": "generative model of moshivis_ros/evaluation/talk.py",
+        "seed": args.seed,
+        "clips": {"train": len(train), "held_out": len(held_out), "seconds": args.seconds},
+        "policies": [
+            {"policy": name, "auc": auc, "latency": latency, **tally.figures(latency)}
+            for (name, auc, latency), tally in tallies.items()
+        ],
+        "detectors": [
+            {"detector": name, "threshold": threshold, **detection.figures()}
+            for (name, threshold), detection in detections.items()
+        ],
+    }
+    args.json.write_text(json.dumps(study, indent=1) + "\n")
+    console = Console()
+    console.print(table(study), markup=False, highlight=False, soft_wrap=True)
+    if args.docs:
+        page = args.docs / "refresh_policy.md"
+        page.write_text(with_table(page.read_text(), table(study)))
+        plot(study, args.docs / "refresh_policy.png")
+    return 0
+
+
+def sweep(seed: int, seconds: float, thresholds: dict[str, tuple[float, ...]]) -> dict[Any, Detection]:
+    clip = load_clip(seed, seconds)
+    found = {}
+    for name, values in thresholds.items():
+        footage = Footage(clip, name)
+        found.update({(name, value): detect(footage, value) for value in values})
     return found
+
+
+def play(seed: int, seconds: float) -> dict[Any, Tally]:
+    footage = Footage(load_clip(seed, seconds))
+    tallies: dict[Any, Tally] = {}
+    for number in range(TALKS):
+        for auc in AUCS:
+            talk = generate(TALKS * seed + number, len(footage.clip), auc, footage.clip.changes)
+            for name, settings in POLICIES.items():
+                if auc == AUCS[0] or settings.policy == "gating":  # the others do not look at the gate
+                    for latency in LATENCIES:
+                        tally = converse(footage, talk, settings, latency)
+                        tallies.setdefault((name, auc, latency), Tally()).add(tally)
+    return tallies
+
+
+def _sum(total: dict[Any, Any], more: dict[Any, Any]) -> None:
+    for key, value in more.items():
+        if key in total:
+            total[key].add(value)
+        else:
+            total[key] = value
+
+
+def table(study: dict[str, Any]) -> str:
+    """The figures as Markdown: a table of policies and one of detectors."""
+    clips = study["clips"]
+    lines = [
+        f"{clips['held_out']} held-out clips of {clips['seconds']:g} s, {TALKS} conversations each, seed "
+        f"{study['seed']}; speech and gate: {study['speech']}.",
+        "",
+        "| encode | policy | gate AUC | right answers | stale p50 / p95, ms | swaps inside a phrase, /min"
+        " | encodes, /min | encodes per change | GPU ms/min |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(study["policies"], key=lambda row: row["latency"]):
+        auc = f"{row['auc']:g}" if POLICIES[row["policy"]].policy == "gating" else ""
+        lines.append(
+            f"| {row['latency']:g} s | {row['policy']} | {auc} | {100 * row['right']:.1f} % "
+            f"| {row['staleness_p50_ms']:.0f} / {row['staleness_p95_ms']:.0f} "
+            f"| {row['swaps_inside_per_minute']:.2f} | {row['encodes_per_minute']:.1f} "
+            f"| {row['encodes_per_change']:.2f} | {row['gpu_ms_per_minute']:.0f} |"
+        )
+    lines += [
+        "",
+        "| detector | threshold | F1 | recall | precision | false alarms in 10 min | the same, steady light |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(study["detectors"], key=lambda row: -row["f1"]):
+        lines.append(
+            f"| {row['detector']} | {row['threshold']:g} | {row['f1']:.3f} | {row['recall']:.3f} "
+            f"| {row['precision']:.3f} | {row['false_per_10_minutes']:.1f} "
+            f"| {row['false_per_10_minutes_in_steady_light']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+_BEGIN, _END = "<!-- study -->", "<!-- end of study -->"
+
+
+def with_table(page: str, text: str) -> str:
+    """The page with everything between its two study marks replaced."""
+    before, begin, rest = page.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not (begin and end):
+        raise ConfigError(f"refresh_policy.md must hold the marks {_BEGIN} and {_END}")
+    return f"{before}{_BEGIN}\n{text}\n{_END}{after}"
+
+
+def plot(study: dict[str, Any], path: Path) -> None:
+    """Right answers against encodes and against swaps inside a phrase."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("the plot needs matplotlib: pip install matplotlib") from error
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    encodes, swaps = figure.subplots(1, 2, sharey=True)
+    markers = dict(zip(LATENCIES, "osD"))
+    for row in study["policies"]:
+        colour = f"C{list(POLICIES).index(row['policy'])}"
+        style = {
+            "color": colour,
+            "marker": markers[row["latency"]],
+            "alpha": 0.35 + 0.65 * (row["auc"] > 0.9),
+        }
+        encodes.plot(row["encodes_per_minute"] + 0.5, 100 * row["right"], **style)
+        swaps.plot(row["swaps_inside_per_minute"], 100 * row["right"], **style)
+    for name in POLICIES:
+        encodes.plot([], [], "o", color=f"C{list(POLICIES).index(name)}", label=name)
+    for latency, marker in markers.items():
+        encodes.plot([], [], marker, color="grey", label=f"{latency:g} s an encode")
+    encodes.set(
+        xscale="log", xlabel="encodes per minute (+ 0.5)", ylabel="visual answers with the right picture, %"
+    )
+    swaps.set_xlabel("swaps inside a phrase about the old view, per minute (pale: gate AUC 0.8 and 0.6)")
+    encodes.legend(fontsize="small")
+    for axes in (encodes, swaps):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    _parser = argparse.ArgumentParser(
+        prog="refresh_study", description="When to look: refresh policies compared."
+    )
+    add_arguments(_parser)
+    raise SystemExit(run(_parser.parse_args()))

@@ -96,8 +96,8 @@ def _gate(
 ) -> npt.NDArray[np.float32]:
     """Raw gate per frame, with means as far apart as the AUC says.
 
-    Half of the variance is drawn per phrase, so that averaging over a phrase does not remove it, half per frame
-    with a correlation of 0.7 from one frame to the next.
+    Half of the variance is drawn per phrase, so that averaging over a phrase does not remove it, half per
+    frame with a correlation of 0.7 from one frame to the next.
     """
     rng = np.random.default_rng((seed, 7))
     frames = len(visual)
