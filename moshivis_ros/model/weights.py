@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -39,9 +41,17 @@ def load_into(
         _check_fits(sum(t.numel() for t in layout.values()) * dtype.itemsize + extra_bytes, path, device)
         # copy_, not the mapped pages themselves: a file that is replaced, or evicted from memory, while the
         # model talks must not stop it.
+        console = Console(stderr=True)
+        bar = track(
+            layout.items(),
+            f"loading {path.name}",
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
         tensors = {
             name: torch.empty(expected.shape, dtype=dtype, device=device).copy_(file.get_tensor(name))
-            for name, expected in layout.items()
+            for name, expected in bar
         }
     module.load_state_dict(tensors, assign=True)
     left = [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]
