@@ -76,7 +76,9 @@ def test_every_word_has_its_time_also_those_that_espeak_runs_together(voice: Esp
     assert speech.words[-1].end == pytest.approx(speech.seconds)
 
 
-def test_the_robot_is_left_the_user_right_and_words_are_where_they_sound(voice: EspeakVoice, tmp_path: Path) -> None:
+def test_the_robot_is_left_the_user_right_and_words_are_where_they_sound(
+    voice: EspeakVoice, tmp_path: Path
+) -> None:
     rng = random.Random(1)
     exchanges = dialogues.dialogue(rng, VIEW, 2)
     spoken = make_dialogues.speak(rng, exchanges, voice, EspeakVoice("en-us+m3"))

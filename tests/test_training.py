@@ -22,14 +22,21 @@ def streamed(model: MoshiVis, user: torch.Tensor, image: torch.Tensor | None) ->
     stream.set_sampling(GREEDY)
     if image is not None:
         stream.set_image(model.image_kv(image))
-    found: dict[str, list[torch.Tensor]] = {"read": [], "hidden": [], "text": [], "chosen": [], "logits": [], "gates": []}
+    found: dict[str, list[torch.Tensor]] = {
+        "read": [],
+        "hidden": [],
+        "text": [],
+        "chosen": [],
+        "logits": [],
+        "gates": [],
+    }
     for codes in user:
         read = stream.write_user(codes[None])
         hidden, text_logits, gates = stream.temporal(read, image is not None)
         text = text_logits.argmax(-1)
-        logits = []
+        logits: list[torch.Tensor] = []
 
-        def choose(codebook: int, scores: torch.Tensor) -> torch.Tensor:
+        def choose(codebook: int, scores: torch.Tensor, logits: list[torch.Tensor] = logits) -> torch.Tensor:
             logits.append(scores[0])
             return scores.argmax(-1)
 
@@ -53,7 +60,11 @@ def test_the_whole_sequence_gives_the_numbers_of_the_streaming_step(folder: Path
     generator = torch.Generator().manual_seed(1)
     frames = config.context + 8  # the window must roll
     user = torch.randint(config.audio_card, (frames, config.user_q), generator=generator)
-    image = torch.rand(1, 3, config.image_size, config.image_size, generator=generator) * 2 - 1 if with_image else None
+    image = (
+        torch.rand(1, 3, config.image_size, config.image_size, generator=generator) * 2 - 1
+        if with_image
+        else None
+    )
     stream = streamed(model, user, image)
 
     sight = None

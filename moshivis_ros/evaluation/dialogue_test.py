@@ -341,3 +341,9 @@ def held_out_library(folder: Path, config: ModelConfig, texts: list[str], seed: 
         mimi, folder / config.mimi_codec, released_layout(mimi.state_dict()), "cpu", torch.float32
     )
     return utterances.build(mimi, texts, {}, 2, seed, held_out=True)
+
+
+if __name__ == "__main__":
+    main = argparse.ArgumentParser()
+    add_arguments(main)
+    raise SystemExit(run(main.parse_args()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -54,8 +55,8 @@ def converse(
     tokenizer: Tokenizer,
     conversations: Sequence[Sequence[Turn]],
     form: str,
-    library: Library | None = None,
-    sampling: Sampling = Sampling(text_temperature=0.0, audio_temperature=0.5),
+    library: Library | None,
+    sampling: Sampling,
     seed: int = 0,
     batch: int = 64,
 ) -> list[list[Reply]]:
@@ -105,12 +106,8 @@ def _converse(
         text = torch.where(forced[:, t] >= 0, forced[:, t], text)
         audio = absent
         if form == "spoken":
-            noise = race[t]
-            audio = stream.depformer(
-                hidden,
-                text,
-                lambda codebook, scores: sample(scores, stream.temperature[1], noise[1 + codebook]),
-            )
+            choose = partial(_choose, stream.temperature[1], race[t, 1:])
+            audio = stream.depformer(hidden, text, choose)
         stream.write_own(text, audio)
         stream.steps += 1
         text_out[:, t] = torch.where(forced[:, t] >= 0, config.padding_token_id, text).numpy()
@@ -136,6 +133,10 @@ def _converse(
             said.append(Reply(text.strip(), tuple(gates_of_words), delay, sound, early))
         replies.append(said)
     return replies
+
+
+def _choose(temperature: Tensor, race: Tensor, codebook: int, logits: Tensor) -> Tensor:
+    return sample(logits, temperature, race[codebook])
 
 
 def _inputs(

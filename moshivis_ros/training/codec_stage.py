@@ -59,7 +59,6 @@ class Options:
     bypass_after: float = 0.15  # share of sequences without quantiser from then on, falling to 0
 
 
-
 class CodecStage:
     def __init__(self, settings: Settings) -> None:
         self.options = Options(**settings.options)
@@ -83,7 +82,9 @@ class CodecStage:
 
     def losses(self, rng: random.Random, step: int, steps: int) -> dict[str, Tensor]:
         done = step / steps
-        bypass = 1.0 if done < self.options.bypass_until else self.options.bypass_after * max(0.0, 1 - 1.1 * done)
+        bypass = (
+            1.0 if done < self.options.bypass_until else self.options.bypass_after * max(0.0, 1 - 1.1 * done)
+        )
         frames = round(self.options.seconds * SAMPLE_RATE / FRAME_SIZE)
         pcm, phonemes = zip(*(self._crop(rng, frames) for _ in range(self.options.batch)))
         target = torch.from_numpy(np.stack(pcm))[:, None]
@@ -99,7 +100,9 @@ class CodecStage:
 
     def finish(self, out: Path) -> None:
         self.mimi.eval()
-        state = {name: tensor.contiguous() for name, tensor in released_layout(self.mimi.state_dict()).items()}
+        state = {
+            name: tensor.contiguous() for name, tensor in released_layout(self.mimi.state_dict()).items()
+        }
         save_file(state, out / self.config.mimi_codec)
 
     def _crop(self, rng: random.Random, frames: int) -> tuple[np.ndarray, list[int]]:
@@ -210,5 +213,3 @@ def measure(mimi: Any, speeches: list[Speech]) -> float:
             out, _, _ = forward(mimi, pcm, 0.0, False)
             distances.append(float(spectra(out[:, 0], pcm[:, 0])[0]) / 4)
     return float(np.mean(distances))
-
-

@@ -69,7 +69,11 @@ COLOUR = Phrasings(
     ("Please tell me the colour of the {kind}.", "And what colour is the {kind}?"),
 )
 THING = Phrasings(
-    ("What is the {colour} thing?", "Tell me what the {colour} thing is.", "What do you call the {colour} thing?"),
+    (
+        "What is the {colour} thing?",
+        "Tell me what the {colour} thing is.",
+        "What do you call the {colour} thing?",
+    ),
     ("Please tell me what the {colour} thing is.", "And what is the {colour} thing?"),
 )
 PLACE = Phrasings(
@@ -114,18 +118,27 @@ TEACHER = Phrasings(
 
 SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
     (
-        Phrasings(("Hello.", "Hello robot.", "Good morning.", "Hi, good morning."), ("Hello, good morning.",)),
+        Phrasings(
+            ("Hello.", "Hello robot.", "Good morning.", "Hi, good morning."), ("Hello, good morning.",)
+        ),
         "Hello, nice to meet you.",
     ),
     (
-        Phrasings(("How are you?", "How are you today?", "How do you feel today?"), ("And how are you today?",)),
+        Phrasings(
+            ("How are you?", "How are you today?", "How do you feel today?"), ("And how are you today?",)
+        ),
         "I am fine, thank you.",
     ),
     (
-        Phrasings(("What is your name?", "Tell me your name.", "Who are you?"), ("Please tell me your name.",)),
+        Phrasings(
+            ("What is your name?", "Tell me your name.", "Who are you?"), ("Please tell me your name.",)
+        ),
         "My name is Moshi.",
     ),
-    (Phrasings(("Thank you.", "Thanks a lot.", "Thank you robot."), ("Thanks, thank you.",)), "You are welcome."),
+    (
+        Phrasings(("Thank you.", "Thanks a lot.", "Thank you robot."), ("Thanks, thank you.",)),
+        "You are welcome.",
+    ),
     (
         Phrasings(
             ("Do you like music?", "Tell me, do you like music?", "What music do you like?"),
@@ -151,7 +164,8 @@ SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
     ),
     (
         Phrasings(
-            ("Where do you live?", "Tell me where you live.", "Where is your home?"), ("And where do you live?",)
+            ("Where do you live?", "Tell me where you live.", "Where is your home?"),
+            ("And where do you live?",),
         ),
         "I live inside this computer.",
     ),
@@ -163,15 +177,11 @@ SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
         "It looks like sunshine.",
     ),
     (
-        Phrasings(
-            ("Goodbye.", "Goodbye robot.", "See you tomorrow."), ("Goodbye, see you tomorrow.",)
-        ),
+        Phrasings(("Goodbye.", "Goodbye robot.", "See you tomorrow."), ("Goodbye, see you tomorrow.",)),
         "Goodbye, see you soon.",
     ),
     (
-        Phrasings(
-            ("Are you hungry?", "Do you eat?", "What do you eat?"), ("Tell me, are you hungry?",)
-        ),
+        Phrasings(("Are you hungry?", "Do you eat?", "What do you eat?"), ("Tell me, are you hungry?",)),
         "No, I never eat.",
     ),
 )

@@ -66,9 +66,17 @@ class ImageStage:
         pixels = augment(torch.from_numpy(self.pool.pixels[chosen]))
         scores = self._scores(pixels)
         labels = {name: table[chosen] for name, table in self.labels.items()}
-        losses = {name: _loss(scores[name], labels[name], name in ("kind", "colour", "centre")) for name in scores}
+        losses = {
+            name: _loss(scores[name], labels[name], name in ("kind", "colour", "centre")) for name in scores
+        }
         count = torch.stack([loss for name, loss in losses.items() if name.startswith("count ")]).sum()
-        loss = losses["kind"] + losses["colour"] + losses["centre"] + 0.1 * losses["cell"] + self.options.counts * count
+        loss = (
+            losses["kind"]
+            + losses["colour"]
+            + losses["centre"]
+            + 0.1 * losses["cell"]
+            + self.options.counts * count
+        )
         shown = {name: losses[name].detach() for name in ("kind", "colour", "centre", "cell")}
         return {"loss": loss, **shown, "count": count.detach()}
 

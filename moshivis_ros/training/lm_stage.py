@@ -42,7 +42,9 @@ class Options:
     count: int = 24000
     library: str = ""  # npz of spoken sentences; only written samples need none
     start: str = ""  # out folder of an earlier stage, finished or not, to go on from
-    mixture: dict[str, int] = field(default_factory=lambda: {"written": 14})  # samples of each form in a batch
+    mixture: dict[str, int] = field(
+        default_factory=lambda: {"written": 14}
+    )  # samples of each form in a batch
     frames: int = 96  # of every sample
     train: str = "all"  # all, backbone, adapters
     gate_scale: float = 4.0  # learning rate of the gates against that of the rest
@@ -76,7 +78,9 @@ class LMStage:
         self.pool = pool(options.pictures, options.count, 1, siglip.image_size, siglip.patch_size)
         self.features = encode_pictures(self.model, self.pool, settings.bfloat16)
         spoken = library.robot if library else {}
-        self.speakable = [n for n, view in enumerate(self.pool.views) if dialogues.description(view) in spoken]
+        self.speakable = [
+            n for n, view in enumerate(self.pool.views) if dialogues.description(view) in spoken
+        ]
         _freeze(self.model, options.train)
         self.temporal = torch.compile(temporal, dynamic=False) if options.compile else temporal
 
@@ -100,7 +104,9 @@ class LMStage:
         with torch.autocast(device, torch.bfloat16, enabled=self.settings.bfloat16):
             sight = None if self.options.train == "backbone" else self._sight(samples, pictures)
             out = self.temporal(self.model, columns(tokens, self.config), sight)
-            each = F.cross_entropy(out.text_logits.float().flatten(0, 1), tokens[:, 0].flatten(), reduction="none")
+            each = F.cross_entropy(
+                out.text_logits.float().flatten(0, 1), tokens[:, 0].flatten(), reduction="none"
+            )
             each = each.view_as(weight)
             loss = text = (each * weight).sum() / weight.sum()
             shown = {"text": text.detach(), **_words(each.detach(), samples, forms)}
@@ -140,7 +146,9 @@ class LMStage:
             shown.append(picture)
             exchanges.append(exchange)
         tail = rng.random() < 0.2
-        return self.composer.compose(rng, form, exchanges[: 1 if tail else 8], self.options.frames, quiet), shown
+        return self.composer.compose(
+            rng, form, exchanges[: 1 if tail else 8], self.options.frames, quiet
+        ), shown
 
     def _picture(self, rng: random.Random, speakable: bool) -> int:
         return rng.choice(self.speakable) if speakable and self.speakable else rng.randrange(len(self.pool))
@@ -172,14 +180,20 @@ class LMStage:
         mask = torch.from_numpy(np.stack(which)).to(device)[:, None, :, None] == slot
         return Sight(k, v, mask, torch.from_numpy(np.stack(on)).float().to(device)[..., None])
 
-    def _audio(self, samples: Sequence[Sample], forms: Sequence[str], tokens: Tensor, hidden: Tensor) -> Tensor:
+    def _audio(
+        self, samples: Sequence[Sample], forms: Sequence[str], tokens: Tensor, hidden: Tensor
+    ) -> Tensor:
         """Cross-entropy of the own audio tokens where the model speaks, and in some of the silent frames."""
         spoken = torch.tensor([form == "spoken" for form in forms], device=hidden.device)[:, None]
         chosen = torch.from_numpy(np.stack([s.speaking for s in samples])).to(hidden.device)
-        chosen = (chosen | (torch.rand(chosen.shape, device=hidden.device) < self.options.silent_frames)) & spoken
+        chosen = (
+            chosen | (torch.rand(chosen.shape, device=hidden.device) < self.options.silent_frames)
+        ) & spoken
         wanted = targets(tokens, self.config)[:, 1:].transpose(1, 2)[chosen]  # [M, dep_q]
         logits = audio_logits(self.model, hidden[chosen], tokens[:, 0][chosen], wanted.clamp(min=0))
-        losses = F.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="none")
+        losses = F.cross_entropy(
+            logits.float().flatten(0, 1), wanted.flatten(), ignore_index=-1, reduction="none"
+        )
         importance = torch.ones(self.config.dep_q, device=hidden.device)
         importance[0] = self.options.first_codebook
         return (losses.view_as(wanted) * importance).sum(1).mean() / importance.sum()
@@ -188,7 +202,9 @@ class LMStage:
 def _words(losses: Tensor, samples: Sequence[Sample], forms: Sequence[str]) -> dict[str, Tensor]:
     """Mean text loss of the words of answers, by form."""
     words = torch.from_numpy(np.stack([s.weight >= 1 for s in samples])).to(losses.device)
-    rows = {form: torch.tensor([f == form for f in forms], device=losses.device) for form in dict.fromkeys(forms)}
+    rows = {
+        form: torch.tensor([f == form for f in forms], device=losses.device) for form in dict.fromkeys(forms)
+    }
     return {form: losses[row][words[row]].mean() for form, row in rows.items()}
 
 
@@ -237,5 +253,3 @@ def _freeze(model: MoshiVis, train: str) -> None:
         adapter = "cross" in name or (name.startswith("image_prefix.") and ".enc." not in name)
         frozen = ".enc." in name or (train == "adapters" and not adapter) or (train == "backbone" and adapter)
         p.requires_grad_(not frozen)
-
-

@@ -31,7 +31,9 @@ def page(folder: Path, most: int) -> str:
 
 
 def _dialogue(folder: Path, line: dict[str, Any]) -> str:
-    alignments = json.loads((folder / line["path"]).with_suffix(".json").read_text(encoding="utf-8"))["alignments"]
+    alignments = json.loads((folder / line["path"]).with_suffix(".json").read_text(encoding="utf-8"))[
+        "alignments"
+    ]
     turns = "".join(
         f"<p class=user>{html.escape(turn['question'])} <small>{turn['kind']}</small></p>"
         f"<p class=model>{html.escape(turn['answer'])}</p>"

@@ -41,7 +41,9 @@ class Spoken:
         return len(self.model) / SAMPLE_RATE
 
 
-def speak(rng: random.Random, exchanges: list[Exchange], robot: Voice, user: Voice, tail: float = 1.5) -> Spoken:
+def speak(
+    rng: random.Random, exchanges: list[Exchange], robot: Voice, user: Voice, tail: float = 1.5
+) -> Spoken:
     """Say a dialogue. The user interrupts now and then, waits now and then; a silence of ``tail`` seconds ends it."""
     clips: list[tuple[str, float, Sound]] = []
     words: list[tuple[str, Word]] = []
@@ -51,7 +53,9 @@ def speak(rng: random.Random, exchanges: list[Exchange], robot: Voice, user: Voi
             speech = speakers.louder(voice.say(text), 0.6)
             clips.append((who, now, speech.pcm))
             words += [(who, Word(w.text, w.start + now, w.end + now)) for w in speech.words]
-            now += speech.seconds + (rng.uniform(0.25, 0.5) if who == USER else rng.choice((0.1, 0.5, 1.0, 3.0)))
+            now += speech.seconds + (
+                rng.uniform(0.25, 0.5) if who == USER else rng.choice((0.1, 0.5, 1.0, 3.0))
+            )
     length = round((now + tail) * SAMPLE_RATE)
     channels = {who: np.zeros(length, np.float32) for who in (MAIN, USER)}
     for who, start, pcm in clips:
@@ -61,7 +65,9 @@ def speak(rng: random.Random, exchanges: list[Exchange], robot: Voice, user: Voi
     return Spoken(channels[MAIN], channels[USER], tuple(words))
 
 
-def write(folder: Path, name: str, spoken: Spoken, pixels: Any, view: View, exchanges: list[Exchange]) -> dict[str, Any]:
+def write(
+    folder: Path, name: str, spoken: Spoken, pixels: Any, view: View, exchanges: list[Exchange]
+) -> dict[str, Any]:
     """One dialogue's files; returns its line of the index."""
     import cv2
 
@@ -69,7 +75,9 @@ def write(folder: Path, name: str, spoken: Spoken, pixels: Any, view: View, exch
     with wave.open(str(folder / f"{name}.wav"), "wb") as file:
         file.setparams((2, 2, SAMPLE_RATE, 0, "NONE", ""))
         file.writeframes((stereo.clip(-1, 1) * 32767).astype("<i2").tobytes())
-    alignments = [[w.text, [round(w.start, 3), round(w.end, 3)], who] for who, w in spoken.words if who == MAIN]
+    alignments = [
+        [w.text, [round(w.start, 3), round(w.end, 3)], who] for who, w in spoken.words if who == MAIN
+    ]
     (folder / f"{name}.json").write_text(json.dumps({"alignments": alignments}), encoding="utf-8")
     cv2.imwrite(str(folder / f"{name}.png"), pixels[..., ::-1])
     return {
@@ -98,12 +106,16 @@ def make(folder: Path, count: int, seed: int, size: int, held_out: bool) -> None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Writes spoken dialogues about pictures, in the layout of kyutai-labs/moshi-finetune."
+    parser.description = (
+        "Writes spoken dialogues about pictures, in the layout of kyutai-labs/moshi-finetune."
+    )
     parser.add_argument("folder", help="made if it is not there; must be empty")
     parser.add_argument("--count", type=int, default=20, help="dialogues (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=112, help="pixels of the square pictures (%(default)s)")
-    parser.add_argument("--held-out", action="store_true", help="the voice and the phrasings that training never has")
+    parser.add_argument(
+        "--held-out", action="store_true", help="the voice and the phrasings that training never has"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

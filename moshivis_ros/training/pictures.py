@@ -86,7 +86,12 @@ def _room(rng: random.Random) -> Scene:
         Light("window", rng.uniform(-2.5, -1), rng.choice((-2, 2)), 2.2),
     )
     walls = rng.choice(("white", "skin", "grey"))
-    return Scene("training", (table, *stock, shelf), lights, Room((8.4, 6.0, 2.6), rng.choice(("grey", "brown")), walls))
+    return Scene(
+        "training",
+        (table, *stock, shelf),
+        lights,
+        Room((8.4, 6.0, 2.6), rng.choice(("grey", "brown")), walls),
+    )
 
 
 def arrange(rng: random.Random, room: Scene) -> tuple[Scene, tuple[Thing, ...]]:
@@ -121,7 +126,8 @@ def arrange(rng: random.Random, room: Scene) -> tuple[Scene, tuple[Thing, ...]]:
         shown.append(replace(thing, colour=rng.choice(COLOURS), pose=pose, visible=True))
     names = {thing.name: thing for thing in shown}
     lights = tuple(
-        replace(light, brightness=rng.uniform(*span)) for light, span in zip(room.lights, ((0.4, 0.7), (0.15, 0.4)))
+        replace(light, brightness=rng.uniform(*span))
+        for light, span in zip(room.lights, ((0.4, 0.7), (0.15, 0.4)))
     )
     things = tuple(names.get(thing.name, thing) for thing in room.things)
     return replace(room, things=things, robot=robot, lights=lights), tuple(shown)
@@ -170,7 +176,8 @@ def _look(
             return None
     order = sorted(range(len(shown)), key=lambda k: middles[k][1])
     view = tuple(
-        Item(shown[k].kind, shown[k].colour, PLACES[sum(middles[k][1] > edge for edge in _EDGES)]) for k in order
+        Item(shown[k].kind, shown[k].colour, PLACES[sum(middles[k][1] > edge for edge in _EDGES)])
+        for k in order
     )
     cells = owners.reshape(grid, HEIGHT // grid, grid, WIDTH // grid).swapaxes(1, 2).reshape(grid, grid, -1)
     shares = np.stack([(cells == k).mean(-1) for k in order], -1) if order else np.zeros((grid, grid, 1))

@@ -52,25 +52,35 @@ class Composer:
     """Puts exchanges together to a sample of ``frames`` frames; what does not fit is left out."""
 
     def __init__(
-        self, config: ModelConfig, encode: Callable[[str], list[int]], library: Library | None, weights: Weights
+        self,
+        config: ModelConfig,
+        encode: Callable[[str], list[int]],
+        library: Library | None,
+        weights: Weights,
     ) -> None:
         self.config, self.encode, self.library, self.weights = config, encode, library, weights
 
-    def compose(self, rng: random.Random, form: str, exchanges: list[Exchange], frames: int, quiet: bool) -> Sample:
+    def compose(
+        self, rng: random.Random, form: str, exchanges: list[Exchange], frames: int, quiet: bool
+    ) -> Sample:
         """quiet: begin with a long silence."""
         config = self.config
         tokens = np.full((1 + config.n_q, frames), NOTHING, np.int64)
         tokens[0] = config.padding_token_id
         weight = np.full(frames, self.weights.padding, np.float32)
-        sample = Sample(tokens, weight, np.zeros(frames, bool), np.full(frames, -1, np.int8), np.zeros(frames, np.int8))
+        sample = Sample(
+            tokens, weight, np.zeros(frames, bool), np.full(frames, -1, np.int8), np.zeros(frames, np.int8)
+        )
         at = rng.randint(10, max(10, frames // 2)) if quiet else rng.randint(1, 5)
         noise = rng.randrange(len(self.library.silence)) if self.library else 0
         if form != "written":
             self._fill(rng, sample, noise, own=form == "spoken")
         for number, exchange in enumerate(exchanges):
             begin = at
-            end = self._written(rng, sample, exchange, at) if form == "written" else self._heard(
-                rng, sample, exchange, at, noise, form == "spoken"
+            end = (
+                self._written(rng, sample, exchange, at)
+                if form == "written"
+                else self._heard(rng, sample, exchange, at, noise, form == "spoken")
             )
             if end is None:
                 break

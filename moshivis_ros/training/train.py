@@ -103,7 +103,11 @@ def train(settings: Settings) -> bool:
     stage = make_stage(settings)
     groups = stage.groups()
     optimizer = torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        groups,
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        fused=True,
     )
     step, spent = _resume(out, stage.network, optimizer)
     start = saved = time.monotonic()
@@ -126,7 +130,10 @@ def train(settings: Settings) -> bool:
             if step % settings.log_every == 0 or step == settings.steps:
                 values = {name: round(float(value), 4) for name, value in losses.items()}
                 seconds = round(spent + now - start, 1)
-                log.write(json.dumps({"step": step, "seconds": seconds, **values, "norm": round(float(norm), 3)}) + "\n")
+                log.write(
+                    json.dumps({"step": step, "seconds": seconds, **values, "norm": round(float(norm), 3)})
+                    + "\n"
+                )
                 log.flush()
                 bar.show(step, values)
             over = settings.minutes is not None and now - start > 60 * settings.minutes

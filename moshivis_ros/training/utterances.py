@@ -98,7 +98,12 @@ def mimi_codes(mimi: Any, sound: Tensor) -> Tensor:
 
 
 def build(
-    mimi: Any, questions: Iterable[str], answers: dict[str, int], renderings: int, seed: int, held_out: bool = False
+    mimi: Any,
+    questions: Iterable[str],
+    answers: dict[str, int],
+    renderings: int,
+    seed: int,
+    held_out: bool = False,
 ) -> Library:
     """Speak and encode all questions ``renderings`` times and every answer as often as it says."""
     rng = random.Random(f"utterances {seed}")

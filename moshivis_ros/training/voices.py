@@ -63,9 +63,7 @@ class EspeakVoice:
         return Speech(pcm, _mend(found, words, len(pcm) / SAMPLE_RATE), phonemes)
 
 
-def _mend(
-    words: list[tuple[str, int]], events: list[tuple[int, float]], end: float
-) -> tuple[Word, ...]:
+def _mend(words: list[tuple[str, int]], events: list[tuple[int, float]], end: float) -> tuple[Word, ...]:
     """Times for all words of a text from the events (place in the text, seconds) of some of them.
 
     espeak says "on the" and "I am" in one event: the words in between share the time by their letters.
@@ -106,7 +104,9 @@ _RETRIEVAL, _PHONEME_EVENTS = 1, 1
 _END, _WORD, _PHONEME = 0, 1, 7
 _RATE, _PITCH = 1, 3
 _UTF8 = 1
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
 
 
 class _Espeak:
@@ -117,7 +117,9 @@ class _Espeak:
         try:
             self._library = ctypes.CDLL(name)
         except OSError as error:
-            raise MissingDependencyError(f"speech synthesis needs espeak-ng ({error}): apt install espeak-ng") from error
+            raise MissingDependencyError(
+                f"speech synthesis needs espeak-ng ({error}): apt install espeak-ng"
+            ) from error
         self._rate = self._library.espeak_Initialize(_RETRIEVAL, 0, None, _PHONEME_EVENTS)
         if self._rate <= 0:
             raise MissingDependencyError("espeak-ng has no voices: apt install espeak-ng-data")
@@ -145,7 +147,9 @@ class _Espeak:
         pcm = resample_poly(pcm, SAMPLE_RATE // common, self._rate // common).astype(np.float32)
         return pcm, self._words, tuple(self._phonemes)
 
-    def _receive(self, wav: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]) -> int:
+    def _receive(
+        self, wav: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]
+    ) -> int:
         if count > 0:
             self._chunks.append(np.ctypeslib.as_array(wav, (count,)).copy())
         k = 0

@@ -41,5 +41,7 @@ def make_tokenizer(config: ModelConfig, folder: Path | str) -> Path:
     pieces = SentencePieceProcessor(model_file=str(path))
     split = [word for word in words if len(pieces.encode(word)) != 1]
     if split or pieces.get_piece_size() != config.text_card:
-        raise ConfigError(f"text_card {config.text_card}: {pieces.get_piece_size()} pieces, words split: {split}")
+        raise ConfigError(
+            f"text_card {config.text_card}: {pieces.get_piece_size()} pieces, words split: {split}"
+        )
     return path
