@@ -29,6 +29,13 @@ def chat(parser: Parser) -> Run:
     return run
 
 
+def bench(parser: Parser) -> Run:
+    module = import_module("moshivis_ros.bench")
+    module.add_arguments(parser)
+    run: Run = module.run
+    return run
+
+
 def verify(parser: Parser) -> Run:
     parser.description = (
         "Replays the golden.npz of a checkpoint folder and compares with the reference's numbers."
@@ -79,6 +86,7 @@ def init(parser: Parser) -> Run:
 
 COMMANDS = {
     "chat": (chat, "talk with the model: a recording, or live"),
+    "bench": (bench, "measure every stage of a frame"),
     "verify": (verify, "compare the network with the reference's numbers"),
     "init": (init, "write a small random checkpoint"),
 }

@@ -103,7 +103,7 @@ class Conversation:
         self.config = model.config
         self.refresh_settings = refresh or Settings()
         self._model = model
-        self._device = model.llm.text_linear.weight.device
+        self._device = model.llm.text_emb.weight.device
         self._codec = codec
         self._tokenizer = tokenizer
         self._image_size = image_size or self.config.image_size
@@ -148,11 +148,13 @@ class Conversation:
         seed: int | None = None,
         refresh: Settings | None = None,
         image_size: int | None = None,
+        quantize: str | None = None,
     ) -> Conversation:
         """Load a checkpoint: a folder, or a Hugging Face repo id, which is downloaded once.
 
         device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
         given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
+        quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py).
         Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
         """
         if device == "auto":
@@ -160,7 +162,7 @@ class Conversation:
         device = torch.device(device)
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         folder = resolve(name_or_folder, revision=revision)
-        model = load_model(folder, device, dtype)
+        model = load_model(folder, device, dtype, quantize)
         codec = Codec.load(folder, model.config, device)
         tokenizer = Tokenizer.load(folder, model.config)
         return cls(

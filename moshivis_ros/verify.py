@@ -161,7 +161,7 @@ class _Checks:
 
 def _image(check: _Checks, model: MoshiVis, name: str) -> KV:
     """The image path, each stage fed by our own stage before it."""
-    weight = model.llm.text_linear.weight
+    weight = model.llm.text_emb.weight
     prefix, shared = model.image_prefix, model.llm.transformer.shared_cross_attention
     size = check.expected(f"image_{name}_resized_u8").shape[-1]
     resized = resize(torch.from_numpy(check.expected(f"image_{name}_raw_u8")), size)

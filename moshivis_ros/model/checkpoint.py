@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.quantize import Quantizer
 from moshivis_ros.model.weights import load_into
 
 
@@ -50,19 +51,27 @@ def resolve(name_or_folder: str | Path, revision: str | None = None) -> Path:
         raise CheckpointError(f"there is no folder {repo}, and {_explain(error, repo, revision)}") from error
 
 
-def load_model(folder: Path | str, device: torch.device | str, dtype: torch.dtype) -> MoshiVis:
+def load_model(
+    folder: Path | str, device: torch.device | str, dtype: torch.dtype, quantize: str | None = None
+) -> MoshiVis:
     """The network of a checkpoint folder, in evaluation mode, without gradients.
 
-    Weights go one by one from the memory-mapped file to ``device`` and ``dtype``: beside the model, memory
-    holds one tensor at most. Raises CheckpointError, and ConfigError for config.yaml.
+    Weights go one by one from the memory-mapped file to ``device`` and ``dtype``, and become smaller there
+    with ``quantize`` (int8, int4): beside the model, memory holds one tensor at most. Raises CheckpointError,
+    and ConfigError for config.yaml.
     """
     folder = Path(folder)
     config = ModelConfig.load(folder)
     with torch.device("meta"):
         model = MoshiVis(config)
     # The attention window is allocated later, but a model without room for it is of no use.
-    window = 2 * config.num_layers * config.context * config.dim * dtype.itemsize
-    return load_into(model, folder / config.model, model.state_dict(), device, dtype, extra_bytes=window)
+    needed = 2 * config.num_layers * config.context * config.dim * dtype.itemsize
+    shrink = None
+    if quantize is not None:
+        quantizer = Quantizer(model, quantize)
+        needed -= quantizer.saved_bytes(dtype)
+        shrink = quantizer.shrink
+    return load_into(model, folder / config.model, model.state_dict(), device, dtype, needed, shrink)
 
 
 def save_model(model: MoshiVis, folder: Path | str) -> None:

@@ -29,7 +29,7 @@ def _trace(step: nn.Module, codes: Tensor) -> Callable[[Tensor], Outputs]:
     with warnings.catch_warnings():
         # Shapes become constants, which is what is wanted here; and TorchScript has no successor that runs
         # without a C++ compiler.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.simplefilter("ignore", DeprecationWarning)
         trace = torch.jit.trace(step, (codes,), check_trace=False)
         for _ in range(WARM_UP):

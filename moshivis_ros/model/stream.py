@@ -48,7 +48,7 @@ class Stream(nn.Module):
     def __init__(self, model: MoshiVis, *, batch_size: int = 1, max_image_tokens: int | None = None) -> None:
         super().__init__()
         config = model.config
-        weight = model.llm.text_linear.weight
+        weight = model.llm.text_emb.weight
         device, dtype = weight.device, weight.dtype
         self.model = model
         self.config = config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,11 +30,14 @@ def load_into(
     device: torch.device | str,
     dtype: torch.dtype,
     extra_bytes: int = 0,
+    shrink: Callable[[nn.Module], None] | None = None,
 ) -> M:
     """Fill ``module`` (built on the meta device) from the safetensors file ``path``.
 
     ``layout`` gives the name and the shape of every tensor that the file must hold; ``extra_bytes`` is what
-    the module needs on a GPU beside its weights. Raises CheckpointError.
+    the module needs on a GPU beside its weights (less, where they shrink). ``shrink`` is called with each
+    part of the module as soon as a tensor of it is filled, and may replace what is filled. Raises
+    CheckpointError.
     """
     with _open(path) as file:
         _check(file, layout, path)
@@ -49,11 +52,20 @@ def load_into(
             disable=not console.is_terminal,
             transient=True,
         )
-        tensors = {
-            name: torch.empty(expected.shape, dtype=dtype, device=device).copy_(file.get_tensor(name))
+        tensors = (
+            (name, torch.empty(expected.shape, dtype=dtype, device=device).copy_(file.get_tensor(name)))
             for name, expected in bar
-        }
-    module.load_state_dict(tensors, assign=True)
+        )
+        if shrink is None:
+            module.load_state_dict(dict(tensors), assign=True)
+        else:
+            for name, tensor in tensors:
+                # The parent's parent: it may be the one that knows of several weights stored as one.
+                above, *rest = name.rsplit(".", 2)
+                part = module.get_submodule(above)
+                part.load_state_dict({".".join(rest): tensor}, strict=False, assign=True)
+                del tensor
+                shrink(part)
     left = [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]
     if left:
         raise RuntimeError(f"no weights for {left}: a buffer outside the state dict must not be made on meta")

@@ -1,0 +1,449 @@
+"""`moshivis bench`: how long a frame takes, stage by stage, against what memory bandwidth allows."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from datetime import date
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from moshivis_ros.conversation import FRAME_SECONDS, FRAME_SIZE, Conversation
+from moshivis_ros.errors import ConfigError
+from moshivis_ros.model.checkpoint import load_model, resolve
+from moshivis_ros.model.codec import Codec, build_mimi
+from moshivis_ros.model.config import ModelConfig, SiglipConfig
+from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.quantize import FORMS, quantize
+from moshivis_ros.model.recorded import record
+from moshivis_ros.model.sampling import GREEDY, Sampling, sample
+from moshivis_ros.model.stream import Stream
+from moshivis_ros.vision.refresh_policy import Settings
+
+WARM_UP = 10  # frames
+REFRESH_FRAMES = 12  # about a second
+FRAME_MS = 1000 * FRAME_SECONDS
+
+TINY = ModelConfig.preset("tiny")
+_MIMI: dict[str, Any] = copy.deepcopy(TINY.mimi or {})
+_MIMI["seanet"] |= {"dimension": 160, "n_filters": 12}
+_MIMI["transformer"] |= {"d_model": 160, "num_heads": 4, "num_layers": 2, "dim_feedforward": 480}
+_MIMI["transformer"] |= {"input_dimension": 160, "output_dimensions": [160]}
+_MIMI["quantizer"] |= {"dimension": 64, "bins": 512, "input_dimension": 160, "output_dimension": 160}
+SIZES = {
+    "full": ModelConfig.preset("moshika-vis"),
+    # 14 M parameters, 256 image tokens: what runs on one core of a robot's CPU
+    "builtin": dataclasses.replace(
+        TINY,
+        dim=256,
+        num_layers=6,
+        num_heads=8,
+        text_card=1000,
+        audio_card=512,
+        depformer_dim=128,
+        depformer_dim_feedforward=528,
+        depformer_num_heads=4,
+        depformer_num_layers=3,
+        image_size=224,
+        siglip=SiglipConfig(
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=224,
+        ),
+        mimi=_MIMI,
+    ),
+    "tiny": TINY,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Measures every stage of a frame (80 ms of sound), and the least that the weights' bytes allow."
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", help="checkpoint folder or Hugging Face repo id")
+    which.add_argument(
+        "--size", choices=SIZES, default="builtin", help="random weights of this size (%(default)s)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (auto: the GPU where there is one)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as in talking")
+    parser.add_argument("--quantize", choices=FORMS, help="weights of language model and depformer")
+    parser.add_argument("--compile", action="store_true", help="fuse operations with torch.compile first")
+    parser.add_argument("--frames", type=int, default=200, help="frames of each measurement (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (%(default)s)")
+    parser.add_argument(
+        "--reference", metavar="CHECKOUT", help="a checkout of kyutai-labs/moshivis to run in turns with ours"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures there")
+    parser.add_argument("--note", default="", help="kept in the figures: the board, its power mode, ...")
+
+
+def run(args: argparse.Namespace) -> int:
+    torch.set_num_threads(args.threads)
+    name = args.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    default = torch.bfloat16 if device.type == "cuda" else torch.float32
+    dtype = getattr(torch, args.dtype) if args.dtype else default
+    if args.reference and args.quantize:
+        raise ConfigError("the reference cannot quantise: leave out --reference or --quantize")
+    model, codec = _load(args.model, args.size, device, dtype, args.quantize)
+    reference = _reference(args.reference, model) if args.reference else None
+    bench = Bench(model, codec, args.frames, args.compile)
+    result = {
+        "date": date.today().isoformat(),
+        "device": _device_name(device),
+        "command": "moshivis " + " ".join(sys.argv[1:]),
+        "note": args.note,
+        "torch": torch.__version__,
+        "model": args.model or args.size,
+        "dtype": str(dtype).removeprefix("torch."),
+        "quantize": args.quantize,
+        "threads": args.threads,
+        **bench.measure(),
+    }
+    if reference is not None:
+        result["reference"] = bench.compare(reference)
+    print(_report(result))
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+class Bench:
+    """The measurements of one model, all with a picture and with the attention window full."""
+
+    def __init__(self, model: MoshiVis, codec: Codec, frames: int, compile: bool) -> None:
+        self.model, self.codec, self.frames, self.compile = model, codec, frames, compile
+        self.device = model.llm.text_emb.weight.device
+        self.pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+        codes = torch.randint(model.config.audio_card, (frames + WARM_UP, 1, model.config.user_q))
+        self.codes = codes.to(self.device)
+        self.pcm = [0.1 * torch.randn(FRAME_SIZE).numpy() for _ in range(frames + WARM_UP)]
+
+    def measure(self) -> dict[str, Any]:
+        stages = self._stages()
+        manual = Settings(policy="manual")
+        with Conversation(self.model, self.codec, _Silent(), seed=0, refresh=manual) as talk:  # type: ignore[arg-type]
+            talk.see(self.pixels, wait=True)
+            _fill_window(talk._stream)
+            stages["frame"] = self._time(lambda i: talk.step(self.pcm[i]))
+            stages["frame_with_refresh"] = self._refreshed(talk)
+        bandwidth = read_bandwidth(self.device)
+        size = bytes_per_step(self.model)
+        floor = size / bandwidth * 1e3
+        step = float(np.median(stages["step"]))
+        cuda = self.device.type == "cuda"
+        return {
+            "frames": self.frames,
+            "stages": {name: _percentiles(times) for name, times in stages.items()},
+            "bytes_read": size,
+            "bandwidth_gb_s": bandwidth / 1e9,
+            "floor_ms": floor,
+            "ratio_to_floor": step / floor,
+            "peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if cuda else _peak_rss() / 1e6,
+            "late_frames": sum(
+                t > FRAME_MS for name in ("frame", "frame_with_refresh") for t in stages[name]
+            ),
+        }
+
+    def compare(self, reference: Any) -> dict[str, Any]:
+        """The step (LM and depformer), ours and the reference's in turns: same weights, same input.
+
+        The reference's attention window starts empty, which spares it work; ours always reads the whole.
+        """
+        stream = self._stream()
+        stream.set_sampling(GREEDY)
+        k, v = (x.transpose(1, 2).flatten(2) for x in (stream.image_k, stream.image_v))
+        tokens: list[list[Any]] = [[], []]
+        for codes in self.codes[:WARM_UP]:
+            tokens[0].append(stream.step(codes).tokens[0].tolist())
+            out, _ = reference.step(codes[:, :, None], (k, v))
+            tokens[1].append(None if out is None else out[0, :, 0].tolist())
+        warm = self.model.config.max_delay
+        stream.set_sampling(Sampling(), seed=0)
+        reference.use_sampling = True
+        times = ([], [])  # type: tuple[list[float], list[float]]
+        for codes in self.codes[WARM_UP:]:
+            times[0].append(self._once(lambda codes=codes: stream.step(codes)))
+            times[1].append(self._once(lambda codes=codes: reference.step(codes[:, :, None], (k, v))))
+        ours, theirs = (_percentiles(t) for t in times)
+        return {
+            "step": theirs,
+            "our_step": ours,
+            "ratio_p50": theirs["p50_ms"] / ours["p50_ms"],
+            "ratio_of_best": min(times[1]) / min(times[0]),
+            "greedy_tokens_equal": tokens[0][warm:] == tokens[1][warm:],
+        }
+
+    def _stream(self) -> Stream:
+        stream = Stream(self.model)
+        stream.record(self.compile)
+        stream.set_image(self._image())
+        return stream
+
+    def _image(self) -> tuple[Tensor, Tensor]:
+        size = self.model.config.image_size
+        with torch.no_grad():
+            return self.model.image_kv(torch.randn(1, 3, size, size, device=self.device))
+
+    def _stages(self) -> dict[str, list[float]]:
+        stream = self._stream()
+        _fill_window(stream)
+        config = self.model.config
+        lm, depformer = _Lm(stream), _Depformer(stream)
+        codes = self.codes[0]
+        hidden = torch.randn(1, config.dim, device=self.device, dtype=stream.kv.dtype)
+        replay_lm = record(lm, codes, stream.generator)
+        replay_depformer = record(depformer, hidden, stream.generator)
+        _fill_window(stream)
+        sound = [torch.from_numpy(pcm).to(self.device)[None, None] for pcm in self.pcm]
+        return {
+            "mimi_encode": self._time(lambda i: self.codec.encode(sound[i])),
+            "lm": self._time(lambda i: replay_lm(self.codes[i])),
+            "depformer": self._time(lambda i: replay_depformer(hidden)),
+            "step": self._time(lambda i: stream.step(self.codes[i])),
+            "mimi_decode": self._time(lambda i: self.codec.decode(self.codes[i])),
+        }
+
+    def _refreshed(self, talk: Conversation) -> list[float]:
+        """Frames at their real pace, with a new picture every second."""
+        times = []
+        start = time.perf_counter()
+        for i, pcm in enumerate(self.pcm[: min(self.frames, 125)]):
+            time.sleep(max(0.0, start + i * FRAME_SECONDS - time.perf_counter()))
+            if i % REFRESH_FRAMES == 0:
+                talk.see(self.pixels)
+            times.append(self._once(lambda pcm=pcm: talk.step(pcm)))
+        return times
+
+    def _time(self, work: Callable[[int], Any]) -> list[float]:
+        for i in range(WARM_UP):
+            work(i)
+        return [self._once(lambda i=i: work(WARM_UP + i)) for i in range(self.frames)]
+
+    def _once(self, work: Callable[[], Any]) -> float:
+        """Milliseconds until the result is there."""
+        start = time.perf_counter()
+        with torch.no_grad():
+            work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) * 1e3
+
+
+class _Lm(nn.Module):
+    """The first half of the step: temporal transformer and text token."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        stream = self.stream
+        hidden, logits, _ = stream.temporal(stream.write_user(codes), True)
+        return hidden, sample(logits, stream.temperature[0], -stream.noise[:, 0].log())
+
+
+class _Depformer(nn.Module):
+    """The second half: the audio tokens of one frame."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor]:
+        stream = self.stream
+        race = -stream.noise.log()
+        text = stream.initial[:1]
+        temperature = stream.temperature[1]
+        return (
+            stream.depformer(hidden, text, lambda i, logits: sample(logits, temperature, race[:, 1 + i])),
+        )
+
+
+class _Silent:
+    """In place of a tokenizer: random weights say nothing."""
+
+    def decoder(self) -> _Silent:
+        return self
+
+    def push(self, token: int) -> None:
+        return None
+
+
+def read_bandwidth(device: torch.device) -> float:
+    """Bytes per second of the fastest of several passes that only read a quarter (CPU) or two GB (GPU)."""
+    rows = (1 << 19) if device.type == "cuda" else (1 << 16)
+    data = torch.ones(rows, 1024, device=device)
+    vector = torch.ones(1024, device=device)
+    best = float("inf")
+    for _ in range(5):
+        for read in (data.sum, lambda: torch.mv(data, vector)):
+            start = time.perf_counter()
+            read()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - start)
+    return data.numel() * data.element_size() / best
+
+
+def bytes_per_step(model: MoshiVis, image_tokens: int | None = None) -> int:
+    """What one step must read: every weight of LM and depformer once, the full window, one picture's K/V."""
+    config = model.config
+    weights = sum(
+        tensor.numel() * tensor.element_size()
+        for name, tensor in chain(model.named_parameters(), model.named_buffers())
+        if not any(
+            part in name for part in ("image_prefix.", "emb.", "kv_proj.")
+        )  # kv_proj: for pictures only
+    )
+    itemsize = model.llm.out_norm.alpha.element_size()
+    window = 2 * config.num_layers * config.context * config.dim * itemsize
+    picture = 2 * (image_tokens or config.image_tokens()) * config.dim * itemsize
+    return weights + window + picture
+
+
+def _fill_window(stream: Stream) -> None:
+    """As late in a conversation as possible: the window full, with random keys and values."""
+    stream.kv.normal_()
+    stream.offset.fill_(stream.config.context)
+    stream.tokens.zero_()
+    stream.steps = stream.config.context
+
+
+def _load(
+    folder: str | None, size: str, device: torch.device, dtype: torch.dtype, form: str | None
+) -> tuple[MoshiVis, Codec]:
+    if folder is not None:
+        path = resolve(folder)
+        model = load_model(path, device, dtype, form)
+        return model, Codec.load(path, model.config, device)
+    torch.manual_seed(0)
+    config = SIZES[size]
+    before = torch.get_default_dtype()
+    with device:
+        mimi = build_mimi(config)
+        torch.set_default_dtype(dtype)  # made on the device, in the type: no copy is ever larger
+        try:
+            model = MoshiVis(config)
+        finally:
+            torch.set_default_dtype(before)
+    for name, buffer in mimi.named_buffers():
+        if name.endswith("_initialized"):
+            buffer.fill_(1)
+    if form is not None:
+        quantize(model, form)
+    return model.requires_grad_(False).eval(), Codec(mimi.requires_grad_(False).eval())
+
+
+def _reference(checkout: str, model: MoshiVis) -> Any:
+    """The reference's generator (kyuteye_pt) with the same weights, greedy."""
+    folder = Path(checkout).expanduser() / "kyuteye_pt"
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{checkout} holds no kyuteye_pt: git clone https://github.com/kyutai-labs/moshivis"
+        )
+    sys.path.insert(0, str(folder))
+    from kyuteye.models.moshivis import MoshiVis as Reference
+    from kyuteye.models.moshivis import MoshiVisGen
+
+    config = model.config
+    same = (
+        "hidden_scale norm n_q dep_q audio_card depformer_dim depformer_dim_feedforward depformer_num_layers "
+        "depformer_num_heads text_card padding_token_id dim num_heads num_layers context max_period"
+    )
+    weight = model.llm.text_emb.weight
+    with weight.device:
+        reference = Reference(
+            **{name: getattr(config, name) for name in same.split()},
+            delays=list(config.delays),
+            depformer=True,
+            depformer_multi_linear=True,
+            depformer_pos_emb="none",
+            depformer_weights_per_step=True,
+            cross_attention=True,
+            xa_gating="sigmoid",
+            xa_conditional_gating=True,
+            xa_start="start",
+            xa_end="end",
+            dtype=weight.dtype,
+        )
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith("image_prefix.")}
+    missing, unexpected = reference.load_state_dict(weights, strict=False)
+    wrong = [name for name in missing if "cross_attention.mha" not in name] + unexpected
+    if wrong:
+        raise ConfigError(f"the checkout's network is another one: {', '.join(wrong[:3])}")
+    generator = MoshiVisGen(reference.eval().to(weight.dtype), use_sampling=False)
+    generator.streaming_forever(1)
+    return generator
+
+
+def _percentiles(times: list[float]) -> dict[str, float]:
+    p50, p95, p99 = np.percentile(times, (50, 95, 99))
+    return {
+        "p50_ms": float(p50),
+        "p95_ms": float(p95),
+        "p99_ms": float(p99),
+        "max_ms": max(times),
+        "min_ms": min(times),
+    }
+
+
+def _peak_rss() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor() or platform.machine()
+
+
+def _report(result: dict[str, Any]) -> str:
+    quantized = f", {result['quantize']} weights" if result["quantize"] else ""
+    lines = [
+        f"{result['device']}, {result['threads']} thread(s), torch {result['torch']}, {result['date']}",
+        f"{result['model']}, {result['dtype']}{quantized}, {result['frames']} frames",
+        f"{'ms':20}{'p50':>9}{'p95':>9}{'p99':>9}{'max':>9}",
+    ]
+
+    def row(name: str, stage: dict[str, float]) -> str:
+        return f"{name:20}" + "".join(
+            f"{stage[key]:9.2f}" for key in ("p50_ms", "p95_ms", "p99_ms", "max_ms")
+        )
+
+    lines += [row(name, stage) for name, stage in result["stages"].items()]
+    lines += [
+        f"floor {result['floor_ms']:.2f} ms: {result['bytes_read'] / 1e6:.0f} MB at "
+        f"{result['bandwidth_gb_s']:.1f} GB/s; a step takes {result['ratio_to_floor']:.2f} times that",
+        f"peak memory {result['peak_memory_mb']:.0f} MB; {result['late_frames']} frames over {FRAME_MS:.0f} ms",
+    ]
+    if "reference" in result:
+        reference = result["reference"]
+        lines += [
+            "LM and depformer, in turns with the reference:",
+            row("ours", reference["our_step"]),
+            row("reference", reference["step"]),
+            f"{reference['ratio_p50']:.2f} times faster by the median, {reference['ratio_of_best']:.2f} by the best; "
+            + ("same tokens" if reference["greedy_tokens_equal"] else "DIFFERENT TOKENS"),
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,51 @@
+"""`moshivis bench`: the figures that others read are there and fit together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from moshivis_ros import bench, cli
+from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.quantize import quantize
+
+STAGES = {"mimi_encode", "lm", "depformer", "step", "mimi_decode", "frame", "frame_with_refresh"}
+
+
+def test_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "figures.json"
+    assert cli.main(["bench", "--size", "tiny", "--frames", "4", "--device", "cpu", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert set(result["stages"]) == STAGES
+    for stage in result["stages"].values():
+        assert 0 < stage["p50_ms"] <= stage["p95_ms"] <= stage["p99_ms"] <= stage["max_ms"]
+    assert result["floor_ms"] == pytest.approx(result["bytes_read"] / result["bandwidth_gb_s"] / 1e6)
+    assert result["peak_memory_mb"] > 10 and result["late_frames"] in range(9)
+    out = capsys.readouterr().out
+    assert "mimi_encode" in out and "floor" in out and result["device"] in out
+
+
+def test_bytes_of_the_released_model() -> None:
+    """Against the sum over the released layout: 15.1 GB of weights, 1.57 GB of window, 17 MB of picture."""
+    with torch.device("meta"):
+        model = MoshiVis(bench.SIZES["full"]).bfloat16()
+    weights = 2 * (6_711_279_616 + 131_072_000 + 33_554_432 + 666_906_624 + 32 * 4096 + 4096)
+    norms_of_layers = 2 * 32 * 4096 * 1  # norm_cross is not in the first figure
+    expected = weights + 2 * 32 * 3000 * 4096 * 2 + 2 * 1024 * 4096 * 2
+    assert bench.bytes_per_step(model) == pytest.approx(expected, abs=2 * norms_of_layers)
+
+
+def test_smaller_weights_are_fewer_bytes() -> None:
+    model = MoshiVis(bench.SIZES["tiny"]).requires_grad_(False)
+    before = bench.bytes_per_step(model)
+    assert bench.bytes_per_step(quantize(model, "int8")) < before
+
+
+def test_a_checkout_without_the_reference_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", "--size", "tiny", "--reference", str(tmp_path)]) == 2
+    assert "holds no kyuteye_pt" in capsys.readouterr().err
