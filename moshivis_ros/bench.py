@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moshivis_ros.conversation import FRAME_SECONDS, FRAME_SIZE, Conversation
+from moshivis_ros.audio import FRAME_SIZE
+from moshivis_ros.conversation import FRAME_SECONDS, Conversation
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec, build_mimi
@@ -133,7 +134,8 @@ class Bench:
         self.pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
         codes = torch.randint(model.config.audio_card, (frames + WARM_UP, 1, model.config.user_q))
         self.codes = codes.to(self.device)
-        self.pcm = [0.1 * torch.randn(FRAME_SIZE).numpy() for _ in range(frames + WARM_UP)]
+        rng = np.random.default_rng(0)
+        self.pcm = [0.1 * rng.standard_normal(FRAME_SIZE, dtype=np.float32) for _ in range(frames + WARM_UP)]
 
     def measure(self) -> dict[str, Any]:
         stages = self._stages()
@@ -177,10 +179,10 @@ class Bench:
         warm = self.model.config.max_delay
         stream.set_sampling(Sampling(), seed=0)
         reference.use_sampling = True
-        times = ([], [])  # type: tuple[list[float], list[float]]
+        times: tuple[list[float], list[float]] = ([], [])
         for codes in self.codes[WARM_UP:]:
-            times[0].append(self._once(lambda codes=codes: stream.step(codes)))
-            times[1].append(self._once(lambda codes=codes: reference.step(codes[:, :, None], (k, v))))
+            times[0].append(self._once(stream.step, codes))
+            times[1].append(self._once(reference.step, codes[:, :, None], (k, v)))
         ours, theirs = (_percentiles(t) for t in times)
         return {
             "step": theirs,
@@ -228,19 +230,19 @@ class Bench:
             time.sleep(max(0.0, start + i * FRAME_SECONDS - time.perf_counter()))
             if i % REFRESH_FRAMES == 0:
                 talk.see(self.pixels)
-            times.append(self._once(lambda pcm=pcm: talk.step(pcm)))
+            times.append(self._once(talk.step, pcm))
         return times
 
     def _time(self, work: Callable[[int], Any]) -> list[float]:
         for i in range(WARM_UP):
             work(i)
-        return [self._once(lambda i=i: work(WARM_UP + i)) for i in range(self.frames)]
+        return [self._once(work, WARM_UP + i) for i in range(self.frames)]
 
-    def _once(self, work: Callable[[], Any]) -> float:
+    def _once(self, work: Callable[..., Any], *arguments: Any) -> float:
         """Milliseconds until the result is there."""
         start = time.perf_counter()
         with torch.no_grad():
-            work()
+            work(*arguments)
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return (time.perf_counter() - start) * 1e3
@@ -389,7 +391,7 @@ def _reference(checkout: str, model: MoshiVis) -> Any:
     if wrong:
         raise ConfigError(f"the checkout's network is another one: {', '.join(wrong[:3])}")
     generator = MoshiVisGen(reference.eval().to(weight.dtype), use_sampling=False)
-    generator.streaming_forever(1)
+    generator.streaming_forever(1)  # type: ignore[no-untyped-call]
     return generator
 
 

@@ -36,6 +36,13 @@ def bench(parser: Parser) -> Run:
     return run
 
 
+def export_image_encoder(parser: Parser) -> Run:
+    module = import_module("moshivis_ros.model.onnx_encoder")
+    module.add_arguments(parser)
+    run: Run = module.run
+    return run
+
+
 def verify(parser: Parser) -> Run:
     parser.description = (
         "Replays the golden.npz of a checkpoint folder and compares with the reference's numbers."
@@ -87,6 +94,7 @@ def init(parser: Parser) -> Run:
 COMMANDS = {
     "chat": (chat, "talk with the model: a recording, or live"),
     "bench": (bench, "measure every stage of a frame"),
+    "export-image-encoder": (export_image_encoder, "write the image encoder as an ONNX file"),
     "verify": (verify, "compare the network with the reference's numbers"),
     "init": (init, "write a small random checkpoint"),
 }

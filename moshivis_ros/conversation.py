@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.image_encoder import check_image, preprocess
 from moshivis_ros.model.lm import MoshiVis, reported_gate
+from moshivis_ros.model.onnx_encoder import OnnxImageEncoder
 from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
@@ -99,11 +101,13 @@ class Conversation:
         seed: int | None = None,
         refresh: Settings | None = None,
         image_size: int | None = None,
+        image_encoder: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> None:
         self.config = model.config
         self.refresh_settings = refresh or Settings()
         self._model = model
         self._device = model.llm.text_emb.weight.device
+        self._image_kv = image_encoder or model.image_kv
         self._codec = codec
         self._tokenizer = tokenizer
         self._image_size = image_size or self.config.image_size
@@ -149,12 +153,14 @@ class Conversation:
         refresh: Settings | None = None,
         image_size: int | None = None,
         quantize: str | None = None,
+        image_encoder: str = "torch",
     ) -> Conversation:
         """Load a checkpoint: a folder, or a Hugging Face repo id, which is downloaded once.
 
         device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
         given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
-        quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py).
+        quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py). image_encoder:
+        torch, or onnx for the file that ``moshivis export-image-encoder`` wrote.
         Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
         """
         if device == "auto":
@@ -165,8 +171,18 @@ class Conversation:
         model = load_model(folder, device, dtype, quantize)
         codec = Codec.load(folder, model.config, device)
         tokenizer = Tokenizer.load(folder, model.config)
+        if image_encoder not in ("torch", "onnx"):
+            raise ConfigError(f"image_encoder must be torch or onnx, not {image_encoder!r}")
+        size = image_size or model.config.image_size
         return cls(
-            model, codec, tokenizer, sampling=sampling, seed=seed, refresh=refresh, image_size=image_size
+            model,
+            codec,
+            tokenizer,
+            sampling=sampling,
+            seed=seed,
+            refresh=refresh,
+            image_size=image_size,
+            image_encoder=OnnxImageEncoder(folder, model, size) if image_encoder == "onnx" else None,
         )
 
     @property
@@ -316,7 +332,7 @@ class Conversation:
         """Cross-attention keys and values of a picture, computed beside the stream."""
         pixels = preprocess(image, self._image_size)
         with torch.no_grad(), torch.cuda.stream(self._encoder_stream):
-            kv = self._model.image_kv(pixels.to(self._device))
+            kv = self._image_kv(pixels.to(self._device))
         if self._encoder_stream is not None:
             self._encoder_stream.synchronize()
             for tensor in kv:  # the memory must outlive the copy into the cache on the other stream

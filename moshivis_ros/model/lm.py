@@ -225,7 +225,7 @@ class MoshiVis(nn.Module):
         none), and gets those of this one.
         """
         embedding = self.depformer_emb[codebook - 1] if codebook else self.depformer_text_emb
-        x = self.depformer_in[codebook](hidden) + F.embedding(previous, embedding.weight)
+        x = self.depformer_in[codebook](hidden) + F.embedding(previous, embedding.weight)  # type: ignore[arg-type]
         for i, layer in enumerate(self.depformer.layers):
             x, kv[i] = layer(x, codebook, kv[i])
         logits: Tensor = self.audio_linears[codebook](x)  # no norm before it

@@ -7,7 +7,6 @@ Embeddings, norms and the image encoder keep their type.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError
