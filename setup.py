@@ -28,6 +28,8 @@ setup(
         "tqdm>=4.48",
     ],
     extras_require={
+        "evaluation": ["matplotlib>=3.5"],
+        "onnx": ["onnx>=1.16"],  # and onnxruntime, or onnxruntime-gpu: the machine decides
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
         "dev": ["hypothesis", "mypy==2.4.1", "pytest>=7", "ruff==0.17.6", "types-PyYAML"],

@@ -21,6 +21,7 @@ PYTHON_FILES = sorted((ROOT / "moshivis_ros").rglob("*.py"))
 ROS_FREE = [path for path in PYTHON_FILES if "nodes" not in path.parts]
 ROS = {"rclpy", "ament_index_python", "launch", "launch_ros", "cv_bridge"}
 OWN_TORCH = {"torch", "moshi"}  # the user installs these, never we
+OWN_CHOICE = {"onnxruntime", "kyuteye"}  # nor these: one of two variants; the reference, to compare with
 DISTRIBUTION = {"cv2": "opencv-python", "yaml": "pyyaml"}  # where it is not called like its module
 
 
@@ -62,13 +63,16 @@ def test_nothing_we_require_brings_a_torch(metadata: dict[str, Any]) -> None:
 
 
 def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
-    required = {name(requirement) for requirement in metadata["install_requires"]}
-    extra = {part: {name(line) for line in lines} for part, lines in metadata["extras_require"].items()}
-    known = set(sys.stdlib_module_names) | OWN_TORCH | {"moshivis_ros"}
+    required = {name(line) for line in metadata["install_requires"]}
+    extra = {
+        name(line)
+        for part in ("evaluation", "onnx", "simulation", "training")
+        for line in metadata["extras_require"][part]
+    }
+    known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | {"moshivis_ros"}
     for path in ROS_FREE:
-        optional = extra.get(path.parent.name, set())
-        unknown = {DISTRIBUTION.get(module, module) for module in imports(path) - known}
-        assert unknown <= required | optional, path
+        needed = {DISTRIBUTION.get(module, module) for module in imports(path) - known}
+        assert needed <= required | extra, path
 
 
 def test_pip_installs_every_package_and_the_command(metadata: dict[str, Any]) -> None:
