@@ -94,7 +94,9 @@ class Patches(Detector):
         tint = np.median((now - before)[::2, ::2, 1:], axis=(0, 1))
         now = now - np.array([0.0, *tint], np.float32)  # white balance
         lost = np.minimum(_outside(before, now), _outside(now, before))
-        gone = np.clip(lost.max(axis=2) - 1.0, 0.0, 1.0)
+        # Dark and overexposed places do not follow the exposure: the more it changed, the more is let pass.
+        exposure = abs(float(np.log((current.pixels.mean() + 1) / (reference.pixels.mean() + 1))))
+        gone = np.clip(lost.max(axis=2) / (1.0 + exposure) - 1.0, 0.0, 1.0)
         share = max(float(gone.mean()), self.compact * float(cv2.blur(gone, (5, 5)).max()))
         return share / (share + self.half)
 
@@ -219,9 +221,10 @@ def _grey(pixels: Image | None) -> Grey | None:
 
 
 def _blurred(grey: Grey, before: Grey) -> bool:
-    """The same view, with its detail gone."""
-    same_view = cv2.absdiff(cv2.blur(grey, (9, 9)), cv2.blur(before, (9, 9))).mean() < 6
-    return bool(same_view and _detail(grey) < 0.4 * _detail(before))
+    """The same view at any exposure, with its detail gone."""
+    grey = grey * np.float32(before.mean() / max(1.0, float(grey.mean())))
+    same_view = cv2.absdiff(cv2.blur(grey, (9, 9)), cv2.blur(before, (9, 9))).mean() < 5
+    return bool(same_view and _detail(grey) < 0.5 * _detail(before))
 
 
 def _detail(grey: Grey) -> float:
