@@ -140,8 +140,11 @@ def test_every_node_has_an_executable() -> None:
 
 @pytest.mark.parametrize("node", launched())
 def test_the_built_executable_starts_the_node(node: str) -> None:
-    index = pytest.importorskip("ament_index_python", reason="needs ROS 2: make build, or colcon")
-    executable = Path(index.get_package_prefix("moshivis_ros")) / "lib" / "moshivis_ros" / node
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    folders = [folder for prefix in prefixes if (folder := Path(prefix) / "lib/moshivis_ros").is_dir()]
+    if not folders:
+        pytest.skip("not built: make build, or colcon build")
+    executable = folders[0] / node
     assert os.access(executable, os.X_OK)
     assert f"from moshivis_ros.nodes.{node} import main" in executable.read_text()
 
