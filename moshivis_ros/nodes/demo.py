@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -39,6 +40,13 @@ LOAD_SECONDS = 3600.0  # a model of 16 GB may have to be downloaded first
 END_SECONDS = 20.0
 
 
+stop = threading.Event()  # Ctrl-C was pressed
+
+
+class Stopped(Exception):
+    """The user has had enough."""
+
+
 class DemoError(MoshiVisError):
     """A node of the demo did not do its part."""
 
@@ -47,12 +55,14 @@ def main(args: list[str] | None = None) -> int:
     options = _options(args)
     # A demo is nobody else's business on the network.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # Noticed in Demo.until() only: an exception in the middle of starting a process would lose that process.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         with ExitStack() as stack:
             _talk(options, stack)
-    except KeyboardInterrupt:
+    except Stopped:
         print("\nstopped")
         return 130
     except MoshiVisError as error:
@@ -187,9 +197,11 @@ class Demo(Node):
     def until(
         self, condition: Callable[[], bool], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
     ) -> None:
-        """Print what comes until the condition holds. Raises DemoError when a node has ended or time is up."""
+        """Print what comes until the condition holds. Raises DemoError when a node has ended or time is up, Stopped."""
         start = time.monotonic()
         while not condition():
+            if stop.is_set():
+                raise Stopped
             rclpy.spin_once(self, timeout_sec=0.1)
             for name, process in nodes.items():
                 if process.poll() is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
@@ -36,6 +37,10 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     except BAD_INPUT as error:
         print(f"{make_node.__name__.lower()}: {error}", file=sys.stderr)
         return 1
+    except RCLError:
+        if rclpy.ok():
+            raise
+        # A signal ended the context in the middle of a call.
     finally:
         if node is not None:
             node.close()
