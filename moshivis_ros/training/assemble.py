@@ -10,14 +10,14 @@ from pathlib import Path
 from moshivis_ros.model.checkpoint import save_model
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
-from moshivis_ros.training.train import network_of
+from moshivis_ros.training.lm_stage import model_of
 from moshivis_ros.training.wordpieces import make_tokenizer
 
 
 def assemble(config: ModelConfig, lm: Path, codec: Path | None, folder: Path) -> None:
     """``lm``, ``codec``: out folders of those stages (codec None: for written prompts only)."""
     model = MoshiVis(config)
-    model.load_state_dict(network_of(lm))
+    model.load_state_dict(model_of(lm))
     save_model(model.bfloat16(), folder)
     make_tokenizer(config, folder)
     if (

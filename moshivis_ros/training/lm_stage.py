@@ -49,8 +49,10 @@ class Options:
     train: str = "all"  # all, backbone, adapters
     gate_scale: float = 4.0  # learning rate of the gates against that of the rest
     audio_weight: float = 1.0
+    ear_weight: float = 0.5  # of the loss on the user's words
     first_codebook: float = 4.0  # weight of codebook 1 against each of the others
-    silent_frames: float = 0.1  # share of the frames without own speech that the depformer learns
+    speech_frames: float = 0.5  # share of the frames with own speech that the depformer learns in a step
+    silent_frames: float = 0.1  # and of those without
     blind: float = 0.1  # share of the samples without a picture
     swap: float = 0.35  # share of the samples whose picture changes between two turns
     quiet: float = 0.2  # share of the samples that begin with a long silence
@@ -63,11 +65,15 @@ class LMStage:
         self.options = options = Options(**settings.options)
         self.settings = settings
         self.config = ModelConfig.load(options.model)
-        self.model = self.network = MoshiVis(self.config)
+        self.model = MoshiVis(self.config)
         initialise(self.model)
-        self.model.image_prefix.enc.model.load_state_dict(load_file(options.image_encoder))
+        # Only in training: says which word the user has just finished. It teaches to listen, which the answers alone
+        # teach slowly.
+        self.ear = nn.Linear(self.config.dim, self.config.text_card)
+        self.network = nn.ModuleDict({"model": self.model, "ear": self.ear})
         if options.start:
-            self.model.load_state_dict(network_of(options.start))
+            self.model.load_state_dict(model_of(options.start))
+        self.model.image_prefix.enc.model.load_state_dict(load_file(options.image_encoder))
         self.model.to(settings.device)
         out = Path(settings.out)
         make_tokenizer(self.config, out)
@@ -92,7 +98,7 @@ class LMStage:
         return [
             {"params": gates, "scale": self.options.gate_scale},
             {"params": flat, "weight_decay": 0.0},
-            {"params": rest},
+            {"params": [*rest, *self.ear.parameters()]},
         ]
 
     def losses(self, rng: random.Random, step: int, steps: int) -> dict[str, Tensor]:
@@ -110,9 +116,14 @@ class LMStage:
             each = each.view_as(weight)
             loss = text = (each * weight).sum() / weight.sum()
             shown = {"text": text.detach(), **_words(each.detach(), samples, forms)}
+            heard = torch.from_numpy(np.stack([s.heard for s in samples])).to(device)
+            if (heard >= 0).any():
+                ear = F.cross_entropy(self.ear(out.hidden[heard >= 0]).float(), heard[heard >= 0])
+                loss = loss + self.options.ear_weight * ear
+                shown["ear"] = ear.detach()
             if "spoken" in forms:
                 audio = self._audio(samples, forms, tokens, out.hidden)
-                loss = text + self.options.audio_weight * audio
+                loss = loss + self.options.audio_weight * audio
                 shown["audio"] = audio.detach()
         return {"loss": loss, **shown}
 
@@ -197,6 +208,11 @@ class LMStage:
         importance = torch.ones(self.config.dep_q, device=hidden.device)
         importance[0] = self.options.first_codebook
         return (losses.view_as(wanted) * importance).sum(1).mean() / importance.sum()
+
+
+def model_of(out: Path | str) -> dict[str, Tensor]:
+    """The MoshiVis network in the state file of this stage."""
+    return {name[len("model.") :]: t for name, t in network_of(out).items() if name.startswith("model.")}
 
 
 def _words(losses: Tensor, samples: Sequence[Sample], forms: Sequence[str]) -> dict[str, Tensor]:

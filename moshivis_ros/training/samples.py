@@ -28,9 +28,10 @@ FORMS = ("written", "heard", "spoken")
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the text loss. seen: words of answers about the picture; other: other words."""
+    """Of the text loss. key: words that make an answer right; seen: other words of answers about the picture."""
 
-    seen: float = 3.0
+    key: float = 6.0
+    seen: float = 2.0
     other: float = 1.0
     padding: float = 0.2
     end_of_padding: float = 0.5
@@ -46,6 +47,7 @@ class Sample:
     speaking: npt.NDArray[np.bool_]
     seen: npt.NDArray[np.int8]
     turn: npt.NDArray[np.int8]
+    heard: npt.NDArray[np.int64]  # [T] piece of the word that the user has just finished, NOTHING outside
 
 
 class Composer:
@@ -68,9 +70,8 @@ class Composer:
         tokens = np.full((1 + config.n_q, frames), NOTHING, np.int64)
         tokens[0] = config.padding_token_id
         weight = np.full(frames, self.weights.padding, np.float32)
-        sample = Sample(
-            tokens, weight, np.zeros(frames, bool), np.full(frames, -1, np.int8), np.zeros(frames, np.int8)
-        )
+        outside, first = np.full(frames, -1, np.int8), np.zeros(frames, np.int8)
+        sample = Sample(tokens, weight, np.zeros(frames, bool), outside, first, np.full(frames, NOTHING))
         at = rng.randint(10, max(10, frames // 2)) if quiet else rng.randint(1, 5)
         noise = rng.randrange(len(self.library.silence)) if self.library else 0
         if form != "written":
@@ -135,6 +136,9 @@ class Composer:
         if max(end, times[-1] + len(words[-1])) + 1 > frames or at + length > frames:
             return None
         sample.tokens[first_user:, at : at + length] = heard.codes
+        ends = [begun for _, begun in heard.words[1:]] + [heard.end]
+        for (word, _), finished in zip(heard.words, ends):
+            sample.heard[at + int(finished) + 1 : at + length + 2] = self.encode(word)[0]
         if said is not None:
             sample.tokens[1:first_user, begin:end] = said.codes
             sample.speaking[begin:end] = True
@@ -144,12 +148,15 @@ class Composer:
     def _say(self, sample: Sample, exchange: Exchange, words: list[list[int]], times: list[int]) -> None:
         config, weights = self.config, self.weights
         text, stop = sample.tokens[0], times[-1] + len(words[-1])
-        for pieces, when in zip(words, times):
+        keys = {word for key in exchange.keys for word in key.split()}
+        for word, pieces, when in zip(exchange.answer.lower().split(), words, times):
             if text[when - 1] == config.padding_token_id:
                 text[when - 1] = config.end_of_text_padding_id
                 sample.weight[when - 1] = weights.end_of_padding
             text[when : when + len(pieces)] = pieces
             sample.weight[when : when + len(pieces)] = weights.seen if exchange.seen else weights.other
+            if word.strip(".,") in keys:
+                sample.weight[when] = weights.key
         sample.seen[times[0] : stop] = exchange.seen
 
 
