@@ -47,7 +47,8 @@ def _cuda_graph(step: nn.Module, codes: Tensor, generator: torch.Generator) -> C
     torch.cuda.current_stream(codes.device).wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
+    # Kernels keep the priority of the stream they were captured on: a picture being encoded has to wait.
+    with torch.cuda.graph(graph, stream=torch.cuda.Stream(codes.device, priority=-1)):
         out: Outputs = step(codes)
 
     def replay(new_codes: Tensor) -> Outputs:
