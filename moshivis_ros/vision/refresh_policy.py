@@ -48,12 +48,12 @@ class Settings:
     policy: Policy = "gating"
     interval: float = 2.0
     change_distance: float = 0.11
-    settle_distance: float = 0.07
+    settle_distance: float = 0.03
     cut_distance: float = 0.9
     gate_open: float = 0.2
     gate_closed: float = 0.1
     gate_smoothing: float = 1.0
-    onset: float = 0.64
+    onset: float = 0.88
     breath: float = 0.16
     hold: float = 4.0
     cut_hold: float = 3.0
