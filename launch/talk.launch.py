@@ -3,11 +3,12 @@
     ros2 launch moshivis_ros talk.launch.py image:=/camera/image_raw
     ros2 launch moshivis_ros talk.launch.py namespace:=robot2 model:=/path/to/checkpoint microphone:=false
 
-Two robots on one machine: launch it twice, each with a namespace and, for the sound, a params_file naming its devices.
+Two robots on one machine: launch it twice, each with a namespace and, for the sound, a params_file naming its
+devices.
 
-FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA is not set here on purpose: nodes with it and nodes without it do not find each
-other, so a camera driver or a `ros2 topic echo` in another terminal would be cut off. Where large raw pictures get lost,
-the camera driver needs config/large_images.xml; the talk node says so.
+FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA is not set here on purpose: nodes with it and nodes without it do not
+find each other, so a camera driver or a `ros2 topic echo` in another terminal would be cut off. Where large
+raw pictures get lost, the camera driver needs config/large_images.xml; the talk node says so.
 """
 
 from launch.actions import (

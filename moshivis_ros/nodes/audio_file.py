@@ -1,4 +1,6 @@
-"""A recording -> audio_in at the speed it was spoken, for a robot without a microphone. Begins with its first listener."""
+"""A recording -> audio_in at the speed it was spoken, for a robot without a microphone. Begins with its first
+listener.
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,9 @@ class AudioQueue:
             self._changed.notify()
 
     def get(self) -> tuple[int, Float]:
-        """The next frame (stamp in nanoseconds, float32 [1920]): sound within 160 ms, or else silence every 80 ms."""
+        """The next frame (stamp in nanoseconds, float32 [1920]): sound within 160 ms, or else silence every
+        80 ms.
+        """
         with self._changed:
             while not self._frames:
                 remaining = self._deadline - time.monotonic()

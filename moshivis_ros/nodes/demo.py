@@ -1,7 +1,8 @@
-"""The whole robot on one machine without hardware: real nodes in processes of their own, a recorded question, photos.
+"""The whole robot on one machine without hardware: real nodes in processes of their own, a recorded question,
+photos.
 
-`make talk`, or `ros2 run moshivis_ros demo`. Prints what the robot says and sees while it does, leaves conversation.wav
-and transcript.json, and ends by itself.
+`make talk`, or `ros2 run moshivis_ros demo`. Prints what the robot says and sees while it does, leaves
+conversation.wav and transcript.json, and ends by itself.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
 
 NAMESPACE = "/moshivis_demo"
 RANDOM = """
-There are no trained weights here, so a RANDOM miniature takes their place: every part works, at the right speed,
-but it makes sounds and syllables without sense. For the real robot, with a GPU of 24 GB or more (16 GB download):
+There are no trained weights here, so a RANDOM miniature takes their place: every part works, at the right
+speed, but it makes sounds and syllables without sense. For the real robot, with a GPU of 24 GB (16 GB download):
     --model kyutai/moshika-vis-pytorch-bf16
 """
 START_SECONDS = 60.0
@@ -197,7 +198,9 @@ class Demo(Node):
     def until(
         self, condition: Callable[[], bool], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
     ) -> None:
-        """Print what comes until the condition holds. Raises DemoError when a node has ended or time is up, Stopped."""
+        """Print what comes until the condition holds. Raises DemoError when a node has ended or time is up,
+        Stopped.
+        """
         start = time.monotonic()
         while not condition():
             if stop.is_set():

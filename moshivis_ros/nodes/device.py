@@ -1,4 +1,6 @@
-"""What the microphone and the speaker node share: a sound device that may come and go, and what it heard or played."""
+"""What the microphone and the speaker node share: a sound device that may come and go, and what it heard or
+played.
+"""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@
     engine.stop(); engine.start(later)      # a new conversation with the same model
     engine.close()                          # the process ends, its memory is free
 
-A process, because ROS callbacks hold Python's lock (12 ms of every 33 with a 1080p camera) and would delay the model's
-frames; and because a process that ends gives a GPU back, also when it crashes. Sound, commands and events go through a
-socket, pictures through a PictureSlot. The other side is engine_process.py.
+A process, because ROS callbacks hold Python's lock (12 ms of every 33 with a 1080p camera) and would delay
+the model's frames; and because a process that ends gives a GPU back, also when it crashes. Sound, commands
+and events go through a socket, pictures through a PictureSlot. The other side is engine_process.py.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class EngineError(MoshiVisError):
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Arguments of Conversation.load and Sampling; `max_backlog` in frames of 80 ms that may wait to be heard."""
+    """Arguments of Conversation.load and Sampling; `max_backlog` in frames of 80 ms that may wait to be
+    heard.
+    """
 
     model: str
     device: str = "auto"
@@ -177,7 +179,9 @@ class Engine:
             self.dropped += 1
 
     def show(self, data: memoryview, **fields: Any) -> None:
-        """A picture for vision.encodings, with `stamp` (nanoseconds) and `frame_id`. Replaces one not yet looked at."""
+        """A picture for vision.encodings, with `stamp` (nanoseconds) and `frame_id`. Replaces one not yet
+        looked at.
+        """
         self._slot.put(fields, data)
 
     def refresh(self) -> None:

@@ -1,7 +1,8 @@
-"""The engine process: loads a Conversation and runs it, frame by frame. See engine.py for the other side. No ROS.
+"""The engine process: loads a Conversation and runs it, frame by frame. See engine.py for the other side. No
+ROS.
 
-Three threads: main steps the conversation, paced by the sound; one reads commands; one decodes pictures. The process
-ends when its pipe does, so that nothing is left running however the node ended.
+Three threads: main steps the conversation, paced by the sound; one reads commands; one decodes pictures. The
+process ends when its pipe does, so that nothing is left running however the node ended.
 """
 
 from __future__ import annotations

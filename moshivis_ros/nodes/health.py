@@ -15,8 +15,8 @@ BUDGET_MS = 80.0  # one frame
 WINDOW = 750  # frames, one minute
 LOST_AFTER = 1.0  # seconds without a message from a source that has a publisher
 LARGE_IMAGES = (
-    "large best-effort pictures get lost on the way: let the camera publish reliably, use image/compressed, or start its "
-    "driver with FASTDDS_DEFAULT_PROFILES_FILE set to share/moshivis_ros/config/large_images.xml"
+    "large best-effort pictures get lost on the way: let the camera publish reliably, use image/compressed, or "
+    "start its driver with FASTDDS_DEFAULT_PROFILES_FILE set to share/moshivis_ros/config/large_images.xml"
 )
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -39,7 +39,9 @@ class Source:
         return time.monotonic() - (self._since if self.last is None else self.last)
 
     def problem(self, publishers: Mapping[str, int], needed: bool) -> str | None:
-        """What to tell the user, given the number of publishers by topic. `needed`: it should have a publisher."""
+        """What to tell the user, given the number of publishers by topic. `needed`: it should have a
+        publisher.
+        """
         topics = " and ".join(publishers)
         if self.age < LOST_AFTER:
             return None

@@ -1,4 +1,6 @@
-"""What a node shows to the outside, as tables: declared from them, checked against them, printed in the README."""
+"""What a node shows to the outside, as tables: declared from them, checked against them, printed in the
+README.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,11 @@ class Interface:
 
 
 def declare(node: Node, table: Sequence[Parameter], *, read_only: bool = True) -> None:
-    """Declare every parameter of the table, and refuse what is not among the choices, from the first value on.
+    """Declare every parameter of the table, and refuse what is not among the choices, from the first value
+    on.
 
-    Numbers out of range are refused by rclpy itself, which names the parameter. `read_only`: the values at the start
-    of the node hold for its life.
+    Numbers out of range are refused by rclpy itself, which names the parameter. `read_only`: the values at
+    the start of the node hold for its life.
     """
     choices = {row.name: row.choices for row in table if row.choices}
 

@@ -45,7 +45,9 @@ def to_audio(
 
 
 def message_type(name: str) -> Any:
-    """The class of a message such as "std_msgs/msg/Int16MultiArray". Raises ConfigError if it is not installed."""
+    """The class of a message such as "std_msgs/msg/Int16MultiArray". Raises ConfigError if it is not
+    installed.
+    """
     parts = name.split("/")
     if len(parts) != 3 or parts[1] != "msg":
         raise ConfigError(f"{name!r} is not a message type; write it as package/msg/Name")
@@ -60,9 +62,10 @@ def message_type(name: str) -> Any:
 class AudioReader:
     """Reads sound out of messages of any type that holds an array of samples, found by looking at its fields.
 
-    Used where a message has them: a header, an `index`, a rate (`sample_rate`, `rate`) and `channels`, at any depth.
-    The first array that is not empty is taken. A message whose only array is uint8[] holds bytes of 16 bit PCM.
-    `sample_rate` and `channels` are for types without such fields. Raises ConfigError for a type without samples.
+    Used where a message has them: a header, an `index`, a rate (`sample_rate`, `rate`) and `channels`, at any
+    depth. The first array that is not empty is taken. A message whose only array is uint8[] holds bytes of 16
+    bit PCM. `sample_rate` and `channels` are for types without such fields. Raises ConfigError for a type
+    without samples.
     """
 
     def __init__(self, type_name: str, sample_rate: int, channels: int) -> None:

@@ -15,10 +15,11 @@ _HEAD = struct.Struct(
 
 
 class PictureSlot:
-    """put() replaces what is there, take() empties it. Both copy, and neither waits for more than the other's copy.
+    """put() replaces what is there, take() empties it. Both copy, and neither waits for more than the other's
+    copy.
 
-    The memory has no name: it goes when the last process that has it goes, however that happens. `descriptor` is None
-    for a new slot, or the file descriptor that was inherited from the process which made it.
+    The memory has no name: it goes when the last process that has it goes, however that happens. `descriptor`
+    is None for a new slot, or the file descriptor that was inherited from the process which made it.
     """
 
     def __init__(self, descriptor: int | None = None) -> None:

@@ -1,4 +1,5 @@
-"""A conversation -> conversation.wav (left the robot, right the user) and transcript.json, written when the node ends.
+"""A conversation -> conversation.wav (left the robot, right the user) and transcript.json, written when the
+node ends.
 
 Both have one time: seconds since the first sound of the robot. Kept in memory until then, 6 MB a minute.
 """

@@ -1,4 +1,6 @@
-"""audio_out -> a sound card's loudspeaker; what really left it, and when -> audio_played (for echo cancellation)."""
+"""audio_out -> a sound card's loudspeaker; what really left it, and when -> audio_played (for echo
+cancellation).
+"""
 
 from __future__ import annotations
 

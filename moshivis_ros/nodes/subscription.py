@@ -10,10 +10,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 
 class MatchedSubscription:
-    """A reliable subscription gets nothing from a best-effort publisher, and a best-effort one loses large messages.
+    """A reliable subscription gets nothing from a best-effort publisher, and a best-effort one loses large
+    messages.
 
-    So it is best effort only while somebody publishes so, unless `reliability` ("reliable", "best_effort") forces it.
-    update(), called now and then, follows the publishers.
+    So it is best effort only while somebody publishes so, unless `reliability` ("reliable", "best_effort")
+    forces it. update(), called now and then, follows the publishers.
     """
 
     def __init__(

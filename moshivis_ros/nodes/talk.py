@@ -1,8 +1,8 @@
 """A conversation about what the camera sees: sound and pictures in, speech and its transcript out.
 
-A managed (lifecycle) node: configure loads the model, activate starts talking, deactivate stops at once and keeps the
-model, cleanup frees its memory. The conversation runs in a process of its own (engine.py); here messages are copied in
-and out.
+A managed (lifecycle) node: configure loads the model, activate starts talking, deactivate stops at once and
+keeps the model, cleanup frees its memory. The conversation runs in a process of its own (engine.py); here
+messages are copied in and out.
 """
 
 from __future__ import annotations
@@ -195,7 +195,9 @@ class Talk(LifecycleNode):
         late = [parameter.name for parameter in parameters if parameter.name in names]
         if self._engine is None or not late:
             return SetParametersResult(successful=True)
-        reason = f"{', '.join(late)}: read when the node is configured; clean it up first (ros2 lifecycle set ... cleanup)"
+        reason = (
+            f"{', '.join(late)}: read when the node is configured; clean it up first (ros2 lifecycle set)"
+        )
         return SetParametersResult(successful=False, reason=reason)
 
     # In
@@ -312,7 +314,7 @@ class Talk(LifecycleNode):
                 subscription.update()
             sound = self._sound.problem({self._audio_in.topic: self._audio_in.publishers}, needed=True)
             if self._audio_in.publishers > 1:
-                sound = f"{self._audio_in.publishers} publishers on {self._audio_in.topic}: the robot hears only mixed-up sound"
+                sound = f"{self._audio_in.publishers} publishers on {self._audio_in.topic}: their sound is mixed up"
             pictures = self._camera.problem(
                 {camera.topic: camera.publishers for camera in self._cameras}, needed=False
             )

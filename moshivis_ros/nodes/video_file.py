@@ -1,5 +1,6 @@
-"""A video, a photo or a folder of photos -> image or image/compressed, for a robot without a camera. Begins with its first
-listener."""
+"""A video, a photo or a folder of photos -> image or image/compressed, for a robot without a camera. Begins
+with its first listener.
+"""
 
 from __future__ import annotations
 

@@ -180,7 +180,9 @@ def test_nothing_to_record_is_said(robot: Robot, tmp_path: Path) -> None:
 def test_microphone_and_speaker_on_virtual_devices(
     robot: Robot, pulse: dict[str, str], tmp_path: Path
 ) -> None:
-    """A real PortAudio path: what plays into the virtual microphone is published, what is published is played."""
+    """A real PortAudio path: what plays into the virtual microphone is published, what is published is
+    played.
+    """
     heard, played = robot.collect(Audio, "audio_in"), robot.collect(Audio, "audio_played")
     robot.start(
         "microphone", environment=pulse, device="pulse", sample_rate=48000, channels=2, frame_id="ear"

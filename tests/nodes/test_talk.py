@@ -333,7 +333,7 @@ def test_the_interface_is_what_its_table_says(talking: Robot) -> None:
 
 
 def test_parameters_are_refused_with_a_reason(shared: Robot) -> None:
-    assert "cleanup" in shared.set_parameter("device", "cpu")  # while it is configured
+    assert "clean it up" in shared.set_parameter("device", "cpu")  # while it is configured
     assert shared.change_state("cleanup")
     assert "out of range" in shared.set_parameter("text_temperature", 99.0)
     assert "one of" in shared.set_parameter("refresh_policy", "sometimes")
@@ -373,7 +373,9 @@ def test_what_cannot_work_is_said_when_configuring(shared: Robot, checkpoint: Pa
 def test_other_types_of_sound(
     robot: Robot, checkpoint: Path, kind: Any, code: str, good: Any, bad: Any, counter: str
 ) -> None:
-    """Types found at run time; what they can do wrong and ours cannot: numbers that are none, and half samples."""
+    """Types found at run time; what they can do wrong and ours cannot: numbers that are none, and half
+    samples.
+    """
     robot.start("talk", model=checkpoint, audio_in_type=f"std_msgs/msg/{kind.__name__}", audio_in_rate=24000)
     assert robot.change_state("configure", "activate")
     publisher = robot.publisher(kind, "audio_in")
