@@ -220,7 +220,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, required=True, help="file to write the figures to")
     parser.add_argument("--docs", type=Path, help="folder of refresh_policy.md: write its table and plot")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other clips and conversations")
-    parser.add_argument("--clips", type=int, default=240, help="clips, a third of them for thresholds only")
+    parser.add_argument("--clips", type=int, default=210, help="clips, a third of them for thresholds only")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a clip")
     parser.add_argument("--jobs", type=int, default=1, help="processes; each takes one core")
 

@@ -8,7 +8,7 @@ tests all read this one description.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from moshivis_ros.errors import ConfigError
@@ -168,10 +168,10 @@ class Scene:
     lights: tuple[Light, ...] = (Light("lamp"),)
     room: Room = Room()
     robot: Robot = Robot()
-    changes: tuple[Change, ...] = field(default=(), compare=True)
+    changes: tuple[Change, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [part.name for part in (*self.things, *self.lights)]
+        names = [part.name for part in self._named()]
         twice = {name for name in names if names.count(name) > 1 or name == "robot"}
         if twice:
             raise ConfigError(f"scene {self.name}: names must be unique and not 'robot': {', '.join(twice)}")
@@ -180,10 +180,13 @@ class Scene:
             if change.what not in {entry.name for entry in fields(owner)} - {"name", "kind", "size"}:
                 raise ConfigError(f"scene {self.name}: {change.what!r} of {change.who} cannot be changed")
 
+    def _named(self) -> tuple[Thing | Light, ...]:
+        return (*self.things, *self.lights)
+
     def _find(self, who: str) -> Thing | Light | Robot:
         if who == "robot":
             return self.robot
-        for part in (*self.things, *self.lights):
+        for part in self._named():
             if part.name == who:
                 return part
         raise ConfigError(f"scene {self.name}: nothing is called {who!r}")
@@ -199,6 +202,10 @@ class Scene:
             value = _between(getattr(owner, change.what), change.to, done)
             scene = scene._with(change.who, replace(owner, **{change.what: value}))
         return scene
+
+    def with_robot_at(self, pose: Pose) -> Scene:
+        """The scene with the robot's base somewhere else."""
+        return replace(self, robot=replace(self.robot, pose=pose))
 
     def _with(self, who: str, part: Any) -> Scene:
         if who == "robot":
