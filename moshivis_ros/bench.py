@@ -304,7 +304,7 @@ def read_bandwidth(device: torch.device) -> float:
     for _ in range(5):
         for read in (data.sum, lambda: torch.mv(data, vector)):
             start = time.perf_counter()
-            read()
+            read()  # type: ignore[no-untyped-call]
             if device.type == "cuda":
                 torch.cuda.synchronize()
             best = min(best, time.perf_counter() - start)
