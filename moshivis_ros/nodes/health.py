@@ -61,6 +61,10 @@ class Health:
         self._memory: dict[str, float] = {}
         self._frames = self._overruns = 0
 
+    def begin(self) -> None:
+        """A new conversation: how long the frames of the last one took is over."""
+        self._times.clear()
+
     def add(self, spoken: Spoken) -> None:
         self._times.append(spoken.milliseconds)
         self._frames += 1

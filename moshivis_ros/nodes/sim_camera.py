@@ -54,10 +54,10 @@ class SimCamera(Node):
         self._commanded = self._moved = 0
         self._images = self.create_publisher(Image, "image", 1)
         self._infos = self.create_publisher(CameraInfo, "camera_info", 1)
-        self._clock = self.create_publisher(Clock, "/clock", 10) if settings["clock"] else None
+        self._time = self.create_publisher(Clock, "/clock", 10) if settings["clock"] else None
         self.create_subscription(Twist, "cmd_vel", self._on_command, 1)
         self.create_timer(1 / settings["rate"], self._on_timer)
-        if self._clock:
+        if self._time:
             self.create_timer(CLOCK_PERIOD, self._on_clock)
 
     def close(self) -> None:
@@ -66,11 +66,11 @@ class SimCamera(Node):
     def _now(self) -> int:
         """Nanoseconds: of the simulation where it makes the time, else of the node's clock."""
         now = self.get_clock().now().nanoseconds
-        return now - self._started if self._clock else now
+        return now - self._started if self._time else now
 
     def _on_clock(self) -> None:
-        if self._clock:
-            self._clock.publish(Clock(clock=to_time(self._now())))
+        if self._time:
+            self._time.publish(Clock(clock=to_time(self._now())))
 
     def _on_command(self, command: Twist) -> None:
         self._drive(self._now())

@@ -104,6 +104,7 @@ class Talk(LifecycleNode):
         result = super().on_activate(state)
         self._active = True
         self._shown = ()
+        self._health.begin()
         self._sound, self._camera = Source("sound"), Source("pictures", LARGE_IMAGES)
         self._engine.start(self.get_clock().now().nanoseconds)
         self._audio_in = MatchedSubscription(self, self._reader.type, "audio_in", self._on_audio, depth=50)
