@@ -20,6 +20,7 @@ need libegl1 library libEGL.so.1
 need libportaudio2 library libportaudio.so.2
 
 if [ "${1:-}" = all ]; then
+  need libespeak-ng1 library libespeak-ng.so.1
   need pulseaudio command -v pulseaudio
   need pulseaudio-utils command -v pactl
   need libasound2-plugins test -e /etc/alsa/conf.d/50-pulseaudio.conf -o -e /usr/share/alsa/alsa.conf.d/50-pulseaudio.conf
