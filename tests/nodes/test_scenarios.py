@@ -1,0 +1,97 @@
+"""The scenarios of worlds/scenarios, over DDS: a simulated camera robot, the talk node, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mujoco")
+
+from moshivis_ros.msg import Audio, ImageCacheStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from robot import Robot
+from sensor_msgs.msg import CameraInfo, Image
+from std_srvs.srv import Trigger
+
+from moshivis_ros.nodes.messages import to_nanoseconds
+from moshivis_ros.simulation.scenario import load_scenario
+
+SCENARIOS = sorted((Path(__file__).parents[2] / "worlds" / "scenarios").glob("*.yaml"))
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SLACK = 4.0  # seconds that a busy machine may add to any limit
+
+
+@pytest.fixture(scope="module")
+def robot_with_eyes(make_robot: Callable[[], Robot], checkpoint: Path) -> Robot:
+    robot = make_robot()
+    robot.start("talk", model=checkpoint, refresh_policy="gating", seed=1)
+    assert robot.change_state("configure"), robot.processes[0].log
+    return robot
+
+
+@pytest.fixture
+def talking(robot_with_eyes: Robot) -> Iterator[Robot]:
+    assert robot_with_eyes.change_state("activate"), robot_with_eyes.processes[0].log
+    yield robot_with_eyes
+    assert robot_with_eyes.change_state("deactivate")
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_scenario(talking: Robot, path: Path) -> None:
+    robot, scenario = talking, load_scenario(path)
+    statuses = robot.collect(ImageCacheStatus, "image_cache", LATCHED)
+    pictures = robot.collect(Image, "image")
+    heard = robot.collect(Audio, "audio_out")
+    heard.clear()
+    launched = robot.node.get_clock().now().nanoseconds
+    camera = robot.start("sim_camera", scenario=path)
+
+    def seen_since(time: float) -> ImageCacheStatus | None:
+        return next((s for s in statuses if s.has_image and to_nanoseconds(s.header.stamp) >= time), None)
+
+    def shown() -> list[int]:
+        return [stamp for p in pictures if (stamp := to_nanoseconds(p.header.stamp)) >= launched]
+
+    begin = robot.until(shown)[0]
+    robot.call(Trigger, "talk/refresh_image")  # the last scenario may have ended with this very view
+    first = robot.until(lambda: seen_since(launched))
+
+    def elapsed() -> float:
+        return (robot.node.get_clock().now().nanoseconds - begin) / 1e9
+
+    for wanted in scenario.refreshes:
+        robot.until(
+            partial(seen_since, begin + wanted.after * 1e9),
+            wanted.after + wanted.within + SLACK - elapsed(),
+        )
+    robot.until(lambda: elapsed() >= scenario.seconds)
+    assert statuses[-1].refreshes - first.refreshes <= scenario.at_most
+    indices = [message.index for message in heard]
+    assert indices == list(range(indices[0], indices[0] + len(indices)))  # no sound lost by looking
+    assert camera.end() == 0, camera.log
+
+
+def test_the_camera_is_a_ros_camera(robot: Robot) -> None:
+    robot.start("sim_camera", scenario=SCENARIOS[0])
+    pictures, infos = robot.collect(Image, "image"), robot.collect(CameraInfo, "camera_info")
+    robot.until(lambda: len(pictures) > 2 and len(infos) > 2)
+    picture, info = pictures[-1], infos[-1]
+    assert (picture.encoding, picture.width, picture.height, picture.step) == ("rgb8", 640, 480, 1920)
+    assert picture.header.frame_id == info.header.frame_id == "camera_optical_frame"
+    assert {to_nanoseconds(p.header.stamp) for p in pictures} & {
+        to_nanoseconds(i.header.stamp) for i in infos
+    }
+    assert info.k[2] == 320 and info.k[0] == info.k[4] > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({}, "either"), ({"world": "none.sdf"}, "none.sdf"), ({"scenario": "none.yaml"}, "none")],
+)
+def test_what_cannot_be_shown_is_said(robot: Robot, given: dict[str, str], words: str) -> None:
+    camera = robot.start("sim_camera", **given)
+    assert camera.popen.wait(60) == 1
+    assert words in camera.log
