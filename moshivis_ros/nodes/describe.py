@@ -13,7 +13,7 @@ from typing import Any
 
 from moshivis_ros.nodes.interface import Parameter
 
-NODES = ("talk", "microphone", "speaker", "audio_file", "video_file", "recorder")
+NODES = ("talk", "microphone", "speaker", "audio_file", "video_file", "recorder", "sim_camera")
 BEGIN, END = "<!-- nodes: written by python -m moshivis_ros.nodes.describe -->", "<!-- /nodes -->"
 CONFIGURED = ("talk", "microphone", "speaker")  # the nodes of talk.launch.py
 SOURCES = Path(__file__).resolve().parents[2]
