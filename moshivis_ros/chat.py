@@ -251,9 +251,9 @@ def _watching(conversation: Conversation, pictures: Pictures) -> Iterator[None]:
 
 
 def _load(args: argparse.Namespace) -> Conversation:
-    import torch  # here, so that a wrong file name is told before torch has taken its seconds to load
-
+    # Here, so that a wrong file name is told before torch has taken its seconds to load.
     from moshivis_ros.conversation import Conversation
+    from moshivis_ros.model import torch
     from moshivis_ros.model.sampling import Sampling
 
     sampling = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}

@@ -22,25 +22,16 @@ start here, without the real weights:
 """
 
 
-def chat(parser: Parser) -> Run:
-    module = import_module("moshivis_ros.chat")
-    module.add_arguments(parser)
-    run: Run = module.run
-    return run
+def of_module(name: str) -> Callable[[Parser], Run]:
+    """The command of a module that has `add_arguments` and `run`."""
 
+    def command(parser: Parser) -> Run:
+        module = import_module(f"moshivis_ros.{name}")
+        module.add_arguments(parser)
+        run: Run = module.run
+        return run
 
-def bench(parser: Parser) -> Run:
-    module = import_module("moshivis_ros.bench")
-    module.add_arguments(parser)
-    run: Run = module.run
-    return run
-
-
-def export_image_encoder(parser: Parser) -> Run:
-    module = import_module("moshivis_ros.model.onnx_encoder")
-    module.add_arguments(parser)
-    run: Run = module.run
-    return run
+    return command
 
 
 def verify(parser: Parser) -> Run:
@@ -58,8 +49,7 @@ def verify(parser: Parser) -> Run:
     )
 
     def run(args: argparse.Namespace) -> int:
-        import torch
-
+        from moshivis_ros.model import torch
         from moshivis_ros.verify import run
 
         return 0 if run(args.folder, args.device, getattr(torch, args.dtype)) else 1
@@ -92,11 +82,16 @@ def init(parser: Parser) -> Run:
 
 
 COMMANDS = {
-    "chat": (chat, "talk with the model: a recording, or live"),
-    "bench": (bench, "measure every stage of a frame"),
-    "export-image-encoder": (export_image_encoder, "write the image encoder as an ONNX file"),
+    "chat": (of_module("chat"), "talk with the model: a recording, or live"),
     "verify": (verify, "compare the network with the reference's numbers"),
     "init": (init, "write a small random checkpoint"),
+    "bench": (of_module("bench"), "measure every stage of a frame"),
+    "export-image-encoder": (of_module("model.onnx_encoder"), "write the image encoder as an ONNX file"),
+    "study-refresh": (of_module("evaluation.refresh_study"), "compare policies of looking again"),
+    "make-dialogues": (of_module("training.make_dialogues"), "write a data set of spoken dialogues"),
+    "look": (of_module("training.look"), "a page to see and hear a data set"),
+    "train": (of_module("training.train"), "one stage of training, from a configuration file"),
+    "eval": (of_module("evaluation.dialogue_test"), "ask a model questions and score its answers"),
 }
 
 

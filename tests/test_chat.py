@@ -159,7 +159,7 @@ def test_live_until_ctrl_c(tiny, pulse, tmp_path):
     command += ["--microphone", "pulse", "--speaker", "pulse", "--seed", "1"]
     command += ["--out", str(tmp_path / "a.wav"), "--transcript", str(tmp_path / "a.json")]
     with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **pulse}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=ROOT, env={**os.environ, **pulse}, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as live:
         said = live.stdout.read(20)  # blocks until it has said something
         live.send_signal(signal.SIGINT)
@@ -195,7 +195,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(arguments, says, capsys):
 
 def test_help_teaches_and_is_quick():
     told = moshivis("--help").stdout
-    assert all(f"    {name} " in told for name in cli.COMMANDS)
+    assert all(f"\n    {name}" in told for name in cli.COMMANDS)
     assert "moshivis chat --audio question.wav --image photo.jpg" in moshivis("chat", "--help").stdout
     program = "import sys; from moshivis_ros import cli; cli.main(['chat', '--help'])"
     loaded = subprocess.run(
