@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec", required=True, help="folder of the codec's file")
     parser.add_argument("--pictures", required=True, help="npz of pictures: some of them are described")
     parser.add_argument("--described", type=int, default=800, help="pictures whose description is spoken")
-    parser.add_argument("--renderings", type=int, default=12, help="of every question and short answer")
+    parser.add_argument("--renderings", type=int, default=60, help="of every question and short answer")
 
 
 def run(args: argparse.Namespace) -> int:
