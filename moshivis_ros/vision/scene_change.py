@@ -204,7 +204,7 @@ def _fault(grey: Grey, previous: Grey | None, good: Grey | None) -> str | None:
 
 def _torn(grey: Grey, before: Grey) -> bool:
     """Above some row the frame is as it was, from there on all across it is not."""
-    changed = (cv2.absdiff(grey, before) > 20).mean(axis=1)  # [48] share of each row
+    changed = (_outside(before, grey) > 12).mean(axis=1)  # [48] share of each row; a shaken row is as it was
     row = int(np.argmax(changed > 0.1))  # the first that is not as it was
     if not 6 <= row < HEIGHT - 6:
         return False
