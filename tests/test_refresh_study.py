@@ -98,7 +98,7 @@ def test_a_detector_that_never_or_always_fires_scores_so(clip: Clip) -> None:
 
 def test_the_command_writes_figures_and_the_table(clip: Clip, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    (tmp_path / "refresh_policy.md").write_text("Before\n<!-- study -->\nold\n<!-- end of study -->\nAfter\n")
+    (tmp_path / "refresh_policy.md").write_text("Before\n<!-- study -->\nYESTERDAY\n<!-- end of study -->\nAfter\n")
     parser = argparse.ArgumentParser()
     study.add_arguments(parser)
     given = ["--json", str(tmp_path / "s.json"), "--docs", str(tmp_path), "--clips", "6", "--seconds", "6"]
@@ -106,7 +106,7 @@ def test_the_command_writes_figures_and_the_table(clip: Clip, tmp_path: Path) ->
     figures = json.loads((tmp_path / "s.json").read_text())
     assert {row["policy"] for row in figures["policies"]} == set(study.POLICIES)
     page = (tmp_path / "refresh_policy.md").read_text()
-    assert page.startswith("Before") and page.endswith("After\n") and "old" not in page and "gating" in page
+    assert page.startswith("Before") and page.endswith("After\n") and "YESTERDAY" not in page and "gating" in page
     assert (tmp_path / "refresh_policy.png").stat().st_size > 10_000
 
 

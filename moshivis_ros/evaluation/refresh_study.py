@@ -14,6 +14,7 @@ import math
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,9 @@ def run(args: argparse.Namespace) -> int:
     train, held_out = seeds[: args.clips // 3], seeds[args.clips // 3 :]
     detections: dict[tuple[str, float], Detection] = {}
     tallies: dict[tuple[str, float, float], Tally] = {}
-    with Progress() as progress, ProcessPoolExecutor(args.jobs) as pool:
+    # Fresh processes: one forked from a process that has drawn with OpenGL hangs.
+    workers = ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"))
+    with Progress() as progress, workers as pool:
         thresholds = partial(sweep, seconds=args.seconds, thresholds=THRESHOLDS)
         for found in progress.track(pool.map(thresholds, train), len(train), description="Thresholds"):
             _sum(detections, found)
@@ -377,7 +380,7 @@ def plot(study: dict[str, Any], path: Path) -> None:
     encodes.set(
         xscale="log", xlabel="encodes per minute (+ 0.5)", ylabel="visual answers with the right picture, %"
     )
-    swaps.set_xlabel("swaps inside a phrase about the old view, per minute (pale: gate AUC 0.8 and 0.6)")
+    swaps.set_xlabel("swaps inside a phrase about the old view, per minute (pale: AUC 0.8, 0.6)")
     encodes.legend(fontsize="small")
     for axes in (encodes, swaps):
         axes.grid(alpha=0.3)
