@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("mujoco")
-
 from moshivis_ros.msg import Audio, ImageCacheStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from robot import Robot
@@ -18,6 +16,9 @@ from std_srvs.srv import Trigger
 
 from moshivis_ros.nodes.messages import to_nanoseconds
 from moshivis_ros.simulation.scenario import load_scenario
+
+# Not importorskip: mujoco chooses its OpenGL when it is first imported, and the renderer has a say in that.
+pytestmark = pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="mujoco is not installed")
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "worlds" / "scenarios").glob("*.yaml"))
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
