@@ -74,9 +74,13 @@ def diagnosed(robot: Robot, topic: str, level: bytes, words: str = "") -> None:
 
 
 def counted(robot: Robot, topic: str, name: str) -> int:
-    """A counter of the diagnostics."""
-    status = robot.until(lambda: newest_status(robot, topic))
-    return int(next(pair.value for pair in status.values if pair.key == name))
+    """A counter of the diagnostics; they begin with the first frame."""
+
+    def values() -> list[str]:
+        status = newest_status(robot, topic)
+        return [pair.value for pair in status.values if pair.key == name] if status else []
+
+    return int(robot.until(values)[0])
 
 
 def photo(colour: tuple[int, int, int] = (200, 30, 20), **fields: Any) -> Image:
