@@ -99,9 +99,7 @@ def _logits(model: MoshiVis, folder: Path) -> tuple[Tensor, Tensor]:
     for codes, token, frame in zip(
         golden["image/user_codes"], golden["image/text_token"], golden["image/audio_tokens"], strict=True
     ):
-        hidden, logits, _ = stream.temporal(
-            stream.write_user(torch.from_numpy(codes.astype(np.int64))[None]), True
-        )
+        hidden, logits, _ = stream.temporal(stream.write_user(torch.from_numpy(codes.astype(np.int64))[None]))
         text.append(logits[0].float())
         chosen = torch.tensor([int(token)]), torch.from_numpy(frame.astype(np.int64))[None]
         rows = []

@@ -264,7 +264,7 @@ class _Lm(nn.Module):
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         stream = self.stream
-        hidden, logits, _ = stream.temporal(stream.write_user(codes), True)
+        hidden, logits, _ = stream.temporal(stream.write_user(codes))
         return hidden, sample(logits, stream.temperature[0], -stream.noise[:, 0].log())
 
 

@@ -321,8 +321,8 @@ class Conversation:
         self._stream.record()
         size = self._image_size
         self._stream.set_image(self._encode(np.zeros((size, size, 3), np.uint8)))
-        for has_image in (True, False):
-            self._stream.has_image = has_image
+        for bucket in (*self._stream.buckets, 0):
+            self._stream.bucket = bucket
             for _ in range(self.config.max_delay + 2):
                 self.step(np.zeros(FRAME_SIZE, np.float32))
         self._clock = 0

@@ -276,7 +276,7 @@ def _forced_step(stream: Stream, codes: Tensor, text: Any, audio: NDArray[Any]) 
     """A step in which the golden tokens are chosen, whatever the logits say."""
     forced = torch.from_numpy(audio.astype(np.int64)).to(codes.device)[None]
     column = stream.write_user(codes)
-    hidden, _, gates = stream.temporal(column, stream.has_image)
+    hidden, _, gates = stream.temporal(column)
     token = torch.full_like(forced[:, 0], int(text))
     chosen = stream.depformer(hidden, token, lambda codebook, _: forced[:, codebook])
     stream.steps += 1

@@ -87,7 +87,7 @@ def run(model: MoshiVis, codes: torch.Tensor) -> torch.Tensor:
         for code in codes:
             column = stream.write_user(code)
             column[:, :9] = column.new_tensor([5, *range(8)])
-            rows.append(stream.temporal(column, False)[1][0])
+            rows.append(stream.temporal(column)[1][0])
     return torch.stack(rows)
 
 

@@ -49,20 +49,21 @@ class NoSync(TorchDispatchMode):
 
 
 def test_step_compiles_whole_and_keeps_its_buffers(model: MoshiVis) -> None:
-    stream = Stream(model, max_image_tokens=36)
+    stream = Stream(model, max_image_tokens=300)
     compiled = torch.compile(stream.forward, fullgraph=True, dynamic=False, backend="eager")
     codes = user_codes(30, TINY)
-    pictures = {0: None, 16: picture(model, 56), 36: picture(model, 84)}
+    pictures = [None, picture(model, 56), picture(model, 238)]  # of 16 and 289 tokens
     with torch.no_grad():
-        for with_image in (False, True):  # the two graphs there are
-            compiled(codes[0], with_image)
+        for bucket in (0, *stream.buckets):  # all graphs there are
+            stream.bucket = bucket
+            compiled(codes[0])
         stream.reset()
         addresses = {name: buffer.data_ptr() for name, buffer in stream.named_buffers()}
         torch._dynamo.config.error_on_recompile = True
         try:
             for step, code in enumerate(codes):
-                stream.set_image(pictures[(0, 16, 36)[step % 3]])
-                compiled(code, stream.has_image)
+                stream.set_image(pictures[step % 3])
+                compiled(code)
         finally:
             torch._dynamo.config.error_on_recompile = False
     assert {name: buffer.data_ptr() for name, buffer in stream.named_buffers()} == addresses
@@ -72,8 +73,9 @@ def test_step_compiles_whole_and_keeps_its_buffers(model: MoshiVis) -> None:
 def test_step_never_waits_for_the_device(model: MoshiVis) -> None:
     stream = Stream(model)
     with torch.no_grad(), NoSync():
-        for with_image in (False, True):
-            stream(user_codes(1, TINY)[0], with_image)
+        for bucket in (0, *stream.buckets):
+            stream.bucket = bucket
+            stream(user_codes(1, TINY)[0])
 
 
 def test_picture_may_be_smaller_than_the_cache(model: MoshiVis) -> None:
@@ -88,6 +90,28 @@ def test_picture_may_be_smaller_than_the_cache(model: MoshiVis) -> None:
     for small, large in zip(*outputs, strict=True):
         assert torch.equal(small.tokens, large.tokens)
         torch.testing.assert_close(small.gates, large.gates)
+
+
+@pytest.mark.parametrize("tokens, bucket", [(1, 256), (256, 256), (257, 576), (576, 576), (577, 600)])
+def test_a_picture_costs_its_bucket_only(model: MoshiVis, tokens: int, bucket: int) -> None:
+    """Recorded for every bucket once; what lies between picture and bucket is masked."""
+    k, v = torch.randn(2, 1, TINY.num_heads, 600, 16, generator=torch.Generator().manual_seed(tokens))
+    exact, recorded = Stream(model, max_image_tokens=tokens), Stream(model, max_image_tokens=600)
+    recorded.record()
+    record = dict(recorded._steps)
+    for stream in (exact, recorded):
+        stream.set_sampling(GREEDY)
+    recorded.set_image((k, v))  # what it leaves behind must not be seen
+    for stream in (exact, recorded):
+        stream.set_image((k[:, :, :tokens], v[:, :, :tokens]))
+    assert recorded.bucket == bucket
+    for beyond in (recorded.image_k, recorded.image_v):
+        beyond[:, :, bucket:] = torch.nan  # must not even be read
+    for code in user_codes(15, TINY):
+        expected, found = exact.step(code), recorded.step(code)
+        assert torch.equal(expected.tokens, found.tokens)
+        torch.testing.assert_close(expected.gates, found.gates)
+    assert recorded._steps == record  # nothing was recorded while it talked
 
 
 def test_picture_larger_than_the_cache_is_refused(model: MoshiVis) -> None:
@@ -112,7 +136,7 @@ def test_delays_equal_an_unrolled_loop(delays: tuple[int, ...]) -> None:
             else:
                 column.append(own[k][t] if k < 3 else int(codes[t - delay, 0, k - 3]))
         with torch.no_grad():
-            hidden, logits, _ = bare.temporal(torch.tensor([column]), False)
+            hidden, logits, _ = bare.temporal(torch.tensor([column]))
             text = logits.argmax(-1)
             audio = bare.depformer(hidden, text, lambda _, logits: logits.argmax(-1))[0]
         for k, token in enumerate([int(text), *audio.tolist()]):

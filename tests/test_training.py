@@ -32,7 +32,7 @@ def streamed(model: MoshiVis, user: torch.Tensor, image: torch.Tensor | None) ->
     }
     for codes in user:
         read = stream.write_user(codes[None])
-        hidden, text_logits, gates = stream.temporal(read, image is not None)
+        hidden, text_logits, gates = stream.temporal(read)
         text = text_logits.argmax(-1)
         logits: list[torch.Tensor] = []
 

@@ -101,7 +101,7 @@ def _converse(
             shown = _show(model, stream, [c[min(turn, len(c) - 1)].picture for c in conversations])
         # Aligned frame t of the user is heard in the step after it: see training.forward.columns.
         column = stream.write_user(user[:, :, t - 1] if t else torch.full_like(user[:, :, 0], NOTHING))
-        hidden, logits, gates = stream.temporal(column, stream.has_image)
+        hidden, logits, gates = stream.temporal(column)
         text = sample(logits, stream.temperature[0], race[t, 0])
         text = torch.where(forced[:, t] >= 0, forced[:, t], text)
         audio = absent

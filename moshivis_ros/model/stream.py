@@ -19,6 +19,9 @@ from moshivis_ros.model.recorded import record
 from moshivis_ros.model.sampling import MAX_TOP_K, Sampling, sample
 
 UNGENERATED = -2
+# Image tokens that a step is recorded for: of pictures of 224, 336, 448 and 504 pixels. The step takes the smallest
+# that holds the picture, and masks what is left of it.
+BUCKETS = (256, 576, 1024, 1296)
 
 
 class StepOutput(NamedTuple):
@@ -30,7 +33,10 @@ class StepOutput(NamedTuple):
 
 
 class Stream(nn.Module):
-    """State of ``batch_size`` conversations that run in step."""
+    """State of ``batch_size`` conversations that run in step.
+
+    ``bucket`` is the number of image tokens that the next step reads: one of ``buckets``, or 0 without a picture.
+    """
 
     kv: Tensor
     offset: Tensor
@@ -53,14 +59,14 @@ class Stream(nn.Module):
         self.model = model
         self.config = config
         self.steps = 0  # frames since reset, known to the host without asking the device
-        self.has_image = False
+        self.bucket = 0
         self.generator = torch.Generator(device)
-        self._steps: dict[bool, Callable[[Tensor], tuple[Tensor, ...]]] = {
-            with_image: _Step(self, self.forward, with_image) for with_image in (False, True)
-        }
 
         B, H, D = batch_size, config.num_heads, config.dim // config.num_heads
         N = max_image_tokens or config.image_tokens()
+        self.buckets = (*(bucket for bucket in BUCKETS if bucket < N), N)
+        self._steps: dict[int, Callable[[Tensor], tuple[Tensor, ...]]]
+        self._steps = dict.fromkeys((0, *self.buckets), _Step(self, self.forward))
         K = 1 + config.n_q
 
         def buffer(name: str, *shape: int, dtype: torch.dtype, fill: float = 0) -> None:
@@ -84,6 +90,10 @@ class Stream(nn.Module):
         self.set_sampling(Sampling())
 
     @property
+    def has_image(self) -> bool:
+        return self.bucket > 0
+
+    @property
     def warm(self) -> bool:
         """False while the delayed streams of the last step's output do not exist yet."""
         return self.steps > self.config.max_delay
@@ -105,29 +115,35 @@ class Stream(nn.Module):
 
     def set_image(self, kv: tuple[Tensor, Tensor] | None) -> None:
         """Attend to these keys and values [B, H, N, D] from the next step on; None: to no picture."""
-        if kv is not None:
-            k, v = kv
-            n, room = k.shape[2], self.image_k.shape[2]
-            if n > room:
-                raise ImageError(
-                    f"the picture has {n} tokens, the image cache holds {room}: use a smaller image_size"
-                )
-            self.image_k[:, :, :n].copy_(k)
-            self.image_v[:, :, :n].copy_(v)
-            self.image_mask[:, :n] = 0
-            self.image_mask[:, n:] = -torch.inf
-        self.has_image = kv is not None
+        if kv is None:
+            self.bucket = 0
+            return
+        k, v = kv
+        n, room = k.shape[2], self.buckets[-1]
+        if n > room:
+            raise ImageError(
+                f"the picture has {n} tokens, the image cache holds {room}: use a smaller image_size"
+            )
+        self.image_k[:, :, :n].copy_(k)
+        self.image_v[:, :, :n].copy_(v)
+        self.image_mask[:, :n] = 0
+        self.image_mask[:, n:] = -torch.inf
+        self.bucket = next(bucket for bucket in self.buckets if bucket >= n)
 
     def record(self, compile: bool = False) -> None:
-        """Record the step, with and without a picture: from now on ``step`` replays it, without Python.
+        """Record the step, without a picture and for every bucket: from now on ``step`` replays it, without
+        Python.
 
         ``compile`` fuses its operations first, which takes minutes, a C++ compiler and, on a GPU, Triton.
         Forgets the conversation. Weights may still be changed in place, not replaced.
         """
         codes = self.tokens.new_zeros(self.tokens.shape[0], self.config.user_q)
         forward = torch.compile(self.forward, fullgraph=True, dynamic=False) if compile else self.forward
-        for with_image in (False, True):
-            self._steps[with_image] = record(_Step(self, forward, with_image), codes, self.generator)
+        shown = self.bucket
+        for bucket in self._steps:
+            self.bucket = bucket
+            self._steps[bucket] = record(_Step(self, forward), codes, self.generator)
+        self.bucket = shown
         self.reset()
 
     @torch.no_grad()
@@ -140,16 +156,14 @@ class Stream(nn.Module):
         """
         if codes.device.type == "cpu":
             self._check(codes)
-        out = self._steps[self.has_image](codes)
+        out = self._steps[self.bucket](codes)
         self.steps += 1
         return StepOutput(*out)
 
-    def forward(self, codes: Tensor, with_image: bool) -> StepOutput:
-        """The step itself, with the noise that is there: see ``step``. ``with_image`` selects one of two
-        fixed graphs.
-        """
+    def forward(self, codes: Tensor) -> StepOutput:
+        """The step itself, with the noise that is there: see ``step``."""
         column = self.write_user(codes)
-        hidden, text_logits, gates = self.temporal(column, with_image)
+        hidden, text_logits, gates = self.temporal(column)
         race = (-self.noise.log()).masked_fill(self.outside, -torch.inf).unbind(1)
         text_temperature, audio_temperature = self.temperature.unbind()
         text = sample(text_logits, text_temperature, race[0])
@@ -172,13 +186,16 @@ class Stream(nn.Module):
         self.tokens.index_copy_(2, now, column.unsqueeze(2))
         return column
 
-    def temporal(self, column: Tensor, with_image: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def temporal(self, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Temporal transformer on one column [B, 1 + n_q]; see MoshiVis.temporal_step. Advances the time."""
         context = self.config.context
         empty = torch.arange(context, device=column.device) > self.offset
         mask = torch.zeros_like(empty, dtype=self.kv.dtype).masked_fill(empty, -torch.inf)[None]
         at = Position(self.offset % context, mask, *rotary(self.offset, self.frequencies))
-        image = ImageKV(self.image_k, self.image_v, self.image_mask) if with_image else None
+        image = None
+        if self.bucket:
+            k, v = (x.narrow(2, 0, self.bucket) for x in (self.image_k, self.image_v))
+            image = ImageKV(k, v, self.image_mask.narrow(1, 0, self.bucket))
         out = self.model.temporal_step(column, self.kv, at, image)
         self.offset.add_(1)
         return out
@@ -215,14 +232,13 @@ class Stream(nn.Module):
 
 
 class _Step(nn.Module):
-    """One of the two forms of the step, as a function of the user's codes alone."""
+    """The step of the stream's bucket, with new noise, as a function of the user's codes alone."""
 
-    def __init__(self, stream: Stream, run: Callable[[Tensor, bool], StepOutput], with_image: bool) -> None:
+    def __init__(self, stream: Stream, run: Callable[[Tensor], StepOutput]) -> None:
         super().__init__()
         self.stream = stream
         self.run = run
-        self.with_image = with_image
 
     def forward(self, codes: Tensor) -> StepOutput:
         self.stream.noise.exponential_(generator=self.stream.generator)
-        return self.run(codes, self.with_image)
+        return self.run(codes)
