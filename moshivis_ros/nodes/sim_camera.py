@@ -93,7 +93,7 @@ class SimCamera(Node):
         now = self._now()
         if self._begin is None and self._images.get_subscription_count():
             self._begin = now
-            self.get_logger().info("somebody is listening: the scenario begins")
+            self.get_logger().info(f"somebody is listening: the scenario begins at {now} ns")
         self._drive(now)
         scene = self._scene.at(self._elapsed(now))
         if self._driven:
