@@ -191,6 +191,23 @@ class Conversation:
         return not self.config.trained
 
     @property
+    def image_size(self) -> int:
+        """Pixels of the square that pictures are resized to. It may be changed while talking, from one patch to
+        what it was at the beginning: the fewer, the sooner is a picture encoded, and the less it costs a step.
+        Raises ConfigError for another size, and with the ONNX image encoder, whose file is of one size.
+        """
+        return self._image_size
+
+    @image_size.setter
+    def image_size(self, pixels: int) -> None:
+        too_large = self.config.image_tokens(pixels) > self._stream.buckets[-1]
+        if pixels < self.config.siglip.patch_size or too_large:
+            raise ConfigError(f"image_size {pixels} is less than one patch, or more than there is room for")
+        if self._image_kv != self._model.image_kv:
+            raise ConfigError(f"the exported image encoder is for {self._image_size} pixels only")
+        self._image_size = pixels
+
+    @property
     def image_status(self) -> ImageStatus:
         """The state of the image cache after the latest frame."""
         return self._status

@@ -11,7 +11,7 @@ import pytest
 
 from moshivis_ros import Conversation, Frame
 from moshivis_ros.conversation import FRAME_SIZE
-from moshivis_ros.errors import AudioError, ImageError
+from moshivis_ros.errors import AudioError, ConfigError, ImageError
 from moshivis_ros.model.sampling import GREEDY
 from moshivis_ros.vision.refresh_policy import Settings
 
@@ -81,6 +81,25 @@ def test_gate_belongs_to_the_text_beside_it(conversation: Conversation) -> None:
     assert first.gate == 0, "this text was chosen before the picture came"
     assert second.gate > 0
     assert second.gate == pytest.approx(float(second.gate_per_layer[-10:].mean()))
+
+
+def test_pictures_may_become_smaller_while_talking(tiny: Path) -> None:
+    def gates(conversation: Conversation) -> list[float]:
+        conversation.reset()
+        conversation.see(PHOTO, wait=True)
+        return [frame.gate for frame in talk(conversation, 5)]
+
+    with Conversation.load(tiny, device="cpu", sampling=GREEDY, refresh=MANUAL, image_size=252) as conversation:
+        large = gates(conversation)  # 324 tokens
+        conversation.image_size = 56
+        small = gates(conversation)
+        for pixels in (266, 13, 0, -56):
+            with pytest.raises(ConfigError, match=f"image_size {pixels} is .* more than there is room"):
+                conversation.image_size = pixels
+        assert conversation.image_size == 56
+    with Conversation.load(tiny, device="cpu", sampling=GREEDY, refresh=MANUAL, image_size=56) as conversation:
+        assert small == pytest.approx(gates(conversation), rel=1e-4)
+    assert small != pytest.approx(large, rel=1e-4)
 
 
 def test_picture_is_used_only_when_it_is_ready(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
