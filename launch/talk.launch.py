@@ -6,9 +6,9 @@
 Two robots on one machine: launch it twice, each with a namespace and, for the sound, a params_file naming its
 devices.
 
-FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA is not set here on purpose: nodes with it and nodes without it do not
-find each other, so a camera driver or a `ros2 topic echo` in another terminal would be cut off. Where large
-raw pictures get lost, the camera driver needs config/large_images.xml; the talk node says so.
+Where large raw pictures get lost on the way (the talk node says so), there are two remedies: config/large_images.xml
+for the camera driver alone; or large_data:=true here, which sets FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA, and then in
+every other terminal, too: nodes with it and nodes without it do not find each other, which is why it is not the default.
 """
 
 from launch.actions import (
@@ -16,6 +16,7 @@ from launch.actions import (
     EmitEvent,
     OpaqueFunction,
     RegisterEventHandler,
+    SetEnvironmentVariable,
 )
 from launch.conditions import IfCondition
 from launch.events import matches_action
@@ -37,6 +38,7 @@ ARGUMENTS = [
     DeclareLaunchArgument("microphone", default_value="true", description="start the microphone node"),
     DeclareLaunchArgument("speaker", default_value="true", description="start the speaker node"),
     DeclareLaunchArgument("use_sim_time", default_value="false", description="take the time from /clock"),
+    DeclareLaunchArgument("large_data", default_value="false", description="FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA; the camera driver and your terminals need it, too"),
     DeclareLaunchArgument("params_file", default_value=DEFAULTS, description="parameters of all nodes"),
 ]  # fmt: skip
 
@@ -81,7 +83,12 @@ def nodes(context: LaunchContext) -> list:
         goal_state="inactive",
         entities=[_change(talk, Transition.TRANSITION_ACTIVATE)],
     )
-    return [talk, *devices, RegisterEventHandler(configured), _change(talk, Transition.TRANSITION_CONFIGURE)]
+    large_data = SetEnvironmentVariable(
+        "FASTDDS_BUILTIN_TRANSPORTS",
+        "LARGE_DATA",
+        condition=IfCondition(LaunchConfiguration("large_data")),
+    )
+    return [large_data, talk, *devices, RegisterEventHandler(configured), _change(talk, Transition.TRANSITION_CONFIGURE)]
 
 
 def _change(node: LifecycleNode, transition: int) -> EmitEvent:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +53,7 @@ class ImageStatus:
 
     decision: keep, defer or refresh; reason: why. distance: 0..1 from the cached picture to the newest
     camera frame (0 if there is none). age: seconds since the cached picture was offered. encode_ms: what
-    encoding it took. refreshes: pictures swapped in so far. stamp: the caller's time of the cached picture,
-    seconds.
+    encoding it took. refreshes: pictures swapped in so far. stamp: what the caller gave with the cached picture.
     """
 
     decision: str = "keep"
@@ -63,7 +63,7 @@ class ImageStatus:
     encode_ms: float = 0.0
     refreshes: int = 0
     has_image: bool = False
-    stamp: float = 0.0
+    stamp: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,11 +212,12 @@ class Conversation:
         """The state of the image cache after the latest frame."""
         return self._status
 
-    def see(self, image: NDArray[np.uint8] | None, *, wait: bool = False, stamp: float = 0.0) -> None:
+    def see(self, image: NDArray[np.uint8] | None, *, wait: bool = False, stamp: Any = None) -> None:
         """Talk about this picture [H, W, 3] uint8 RGB, whatever the refresh policy thinks; None: look away.
 
         Returns at once, and the picture is used from a later frame; ``wait=True`` blocks until it is in the
-        cache. Raises ImageError for anything that is not such a picture.
+        cache. ``stamp`` (its time, say) comes back in ImageStatus. Raises ImageError for anything that is not
+        such a picture.
         """
         if image is None:
             with self._inbox:
@@ -231,7 +232,7 @@ class Conversation:
         if wait:
             self.settle()
 
-    def watch(self, image: NDArray[np.uint8], *, stamp: float = 0.0) -> None:
+    def watch(self, image: NDArray[np.uint8], *, stamp: Any = None) -> None:
         """Offer a camera frame [H, W, 3] uint8 RGB: the refresh policy decides whether and when it is
         encoded.
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 
 from moshivis_ros.errors import ImageError
+from moshivis_ros.vision import encodings
 from moshivis_ros.vision.encodings import decode, decode_compressed
 
 HEIGHT, WIDTH = 8, 12
@@ -166,11 +169,32 @@ def test_damaged_compressed_pictures_are_refused(picture: np.ndarray) -> None:
         decode_compressed(b"1234", "16UC1; compressedDepth png")
 
 
-@pytest.mark.parametrize("encoding", [*EXACT, "mono8", "mono16", "yuv422", "yuv422_yuy2", *BAYER])
-def test_the_same_as_cv_bridge(picture: np.ndarray, encoding: str) -> None:
-    cv_bridge = pytest.importorskip("cv_bridge", reason="cv_bridge comes with ROS, not with pip")
-    from sensor_msgs.msg import Image
-
+@pytest.mark.parametrize("encoding", [*EXACT, "mono8", "mono16", *NEAR, *BAYER])
+def test_the_same_with_and_without_cv_bridge(
+    picture: np.ndarray, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cv_bridge", reason="cv_bridge comes with ROS, not with pip")
     fields = message(in_encoding(picture, encoding), encoding)
-    theirs = cv_bridge.CvBridge().imgmsg_to_cv2(Image(**fields), "rgb8")
+    if encoding.startswith("nv"):
+        fields["step"] = WIDTH
+    theirs = decode(**fields)
+    monkeypatch.setattr(encodings, "CvBridge", None)
     np.testing.assert_allclose(decode(**fields).astype(int), theirs.astype(int), atol=1)
+
+
+def test_cv_bridge_converts_where_it_is(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With rows that have padding, in the other byte order: it is given neither."""
+    asked = []
+
+    class CvBridge:
+        def imgmsg_to_cv2(self, given: Any, desired: str) -> np.ndarray:
+            asked.append((given.encoding, given.step, desired))
+            pixels = np.frombuffer(given.data, np.uint16).reshape(given.height, given.width, 3)
+            return (pixels >> 8).astype(np.uint8)
+
+    monkeypatch.setattr(encodings, "CvBridge", CvBridge)
+    wide = (picture.astype(">u2") * 257).astype(">u2").view(np.uint8).reshape(HEIGHT, -1)
+    padded = np.pad(wide, ((0, 0), (0, 5)))
+    image = decode(**message(padded, "rgb16", is_bigendian=True))
+    np.testing.assert_array_equal(image, picture)
+    assert asked == [("rgb16", WIDTH * 6, "rgb8")]

@@ -53,7 +53,6 @@ class EngineProcess:
         self._begin = threading.Event()
         self._reset = threading.Event()
         self._stepped = threading.Event()
-        self._frame_id = ""
         self._pictures_refused = 0
         threading.Thread(target=self._obey, daemon=True).start()
         self._conversation = self._load(settings)
@@ -116,7 +115,7 @@ class EngineProcess:
                 gate_normalised=frame.gate_normalised,
                 gate_per_layer=frame.gate_per_layer.tolist(),
                 text=transcript.add(frame),
-                sight=Sight(frame_id=self._frame_id if frame.image.has_image else "", **asdict(frame.image)),
+                sight=_sight(frame.image),
                 milliseconds=milliseconds,
                 counts={**self._queue.counts, "pictures refused": self._pictures_refused},
                 memory=memory,
@@ -132,14 +131,13 @@ class EngineProcess:
             if (entry := self._slot.take()) is None:
                 continue
             fields, data = entry
-            stamp, frame_id = fields.pop("stamp"), fields.pop("frame_id")
+            origin = fields.pop("stamp"), fields.pop("frame_id")
             try:
                 if "encoding" in fields:
                     picture = encodings.decode(data, **fields)
                 else:
                     picture = encodings.decode_compressed(data, **fields)
-                self._conversation.watch(picture, stamp=stamp)
-                self._frame_id = frame_id
+                self._conversation.watch(picture, stamp=origin)
             except ImageError as error:
                 self._pictures_refused += 1
                 self._send(Trouble(f"a picture was refused: {error}"))
@@ -186,6 +184,11 @@ def _crash(failure: threading.ExceptHookArgs) -> None:
     traceback.print_exception(failure.exc_type, failure.exc_value, failure.exc_traceback)
     sys.stderr.flush()
     os._exit(1)
+
+
+def _sight(image: Any) -> Sight:
+    stamp, frame_id = image.stamp if image.has_image else (0, "")
+    return Sight(**{**asdict(image), "stamp": stamp, "frame_id": frame_id})
 
 
 def _memory() -> dict[str, float]:

@@ -1,7 +1,8 @@
-"""The pictures that camera drivers send (sensor_msgs/Image, CompressedImage) -> RGB arrays. No ROS.
+"""The pictures that camera drivers send (sensor_msgs/Image, CompressedImage) -> RGB arrays.
 
-cv_bridge does the same where ROS is installed; here it would bring ROS into the engine process, and it does not exist
-for pip. So there is one converter everywhere, and a test compares it with cv_bridge where that is installed.
+cv_bridge converts where ROS has it; it does not exist for pip, so everywhere else OpenCV is called here, and always for
+the YUV forms, most of which only newer versions of cv_bridge know. What is refused is decided here in both cases, and a
+test compares them.
 
 | encoding                                                       | behaviour                                           |
 |----------------------------------------------------------------|-----------------------------------------------------|
@@ -19,6 +20,9 @@ for pip. So there is one converter everywhere, and a test compares it with cv_br
 from __future__ import annotations
 
 import re
+import sys
+from importlib import import_module
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import cv2
@@ -26,6 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moshivis_ros.errors import ImageError
+
+try:
+    import_module("cv_bridge.boost.cv_bridge_boost")  # its compiled half: packages of pip lack it
+    from cv_bridge import CvBridge
+except ImportError:
+    CvBridge = None
 
 Picture: TypeAlias = NDArray[np.uint8]  # [height, width, 3], RGB
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -78,10 +88,13 @@ def decode(
     if name.startswith("bayer") and min(height, width) < 3:
         raise ImageError(f"a {encoding} image of {width}x{height} pixels is too small to be demosaiced")
     channels, conversion = _COLOUR[name]
-    samples: Picture = _rows(data, height, width * channels * int(bits) // 8, step, encoding)
+    samples: NDArray[Any] = _rows(data, height, width * channels * int(bits) // 8, step, encoding)
     if bits == "16":
-        wide = samples.view(">u2" if is_bigendian else "<u2").astype(np.uint16)
-        samples = np.asarray(cv2.convertScaleAbs(wide, alpha=255 / 65535), np.uint8)
+        samples = samples.view(">u2" if is_bigendian else "<u2").astype(np.uint16)
+    if CvBridge:
+        return _bridged(samples.view(np.uint8), encoding, width)
+    if bits == "16":
+        samples = cv2.convertScaleAbs(samples, alpha=255 / 65535)
     pixels = samples.reshape((height, width) if channels == 1 else (height, width, channels))
     return pixels if conversion is None else _to_rgb(pixels, conversion)
 
@@ -122,6 +135,22 @@ def _rows(data: Buffer, rows: int, row_bytes: int, step: int, encoding: str) -> 
             f"{size} bytes of {encoding} do not match the image's size: {rows} rows of {step} bytes are {rows * step}"
         )
     return np.ascontiguousarray(np.frombuffer(data, np.uint8).reshape(rows, step)[:, :row_bytes])
+
+
+def _bridged(rows: Picture, encoding: str, width: int) -> Picture:
+    """uint8 [height, row_bytes], without padding and in this machine's byte order -> RGB, by cv_bridge.
+
+    Given so, because cv_bridge shears rows whose padding is no multiple of a pixel, and its byte swapping needs NumPy 1.
+    """
+    message = SimpleNamespace(
+        data=rows.tobytes(),
+        encoding=encoding,
+        height=len(rows),
+        width=width,
+        step=rows.shape[1],
+        is_bigendian=sys.byteorder == "big",
+    )
+    return np.asarray(CvBridge().imgmsg_to_cv2(message, "rgb8"), np.uint8)
 
 
 def _to_rgb(pixels: NDArray[Any], conversion: int) -> Picture:

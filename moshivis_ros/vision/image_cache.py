@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,13 @@ Encoding = TypeVar("Encoding")
 class Picture:
     """A picture [H, W, 3] uint8 RGB on its way to the cache, with what is known about it.
 
-    stamp: the caller's time of the picture, in seconds; only handed back.
+    stamp: the caller's, only handed back.
     seen_at: stream time in seconds at which it was offered.
     thumbnail: what the scene-change detector compares.
     """
 
     image: NDArray[np.uint8]
-    stamp: float
+    stamp: Any
     seen_at: float
     thumbnail: Thumbnail
     reason: str = ""

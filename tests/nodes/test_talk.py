@@ -137,6 +137,12 @@ def test_a_conversation(talking: Robot) -> None:
     assert piece.text and 0 <= piece.gate <= 1 and round(piece.end - piece.start, 3) == 0.08
 
     assert seen.has_image and seen.header.frame_id == "eye" and seen.refreshes >= 1 and seen.encode_ms > 0
+    statuses, newer = talking.received["image_cache"], photo()
+    newer.header.frame_id = "another eye"
+    talking.publisher(Image, "image", 1).publish(newer)
+    told = len(statuses)
+    talking.until(lambda: len(statuses) > told + 1)  # it keeps the picture, whose camera and time it tells
+    assert statuses[-1].header == statuses[told - 1].header and statuses[-1].header.frame_id == "eye"
     assert talking.until(lambda: newest_status(talking, "engine")).message.startswith("talking")
 
 
@@ -408,6 +414,21 @@ def test_an_engine_that_crashes_leaves_the_node_alive(shared: Robot, active: boo
     shared.until(lambda: heard)
     shared.until(lambda: newest_status(shared, "engine").message.startswith("talking"))
     assert shared.change_state("deactivate")
+
+
+GPU_OF_ONE_MEGABYTE = """
+import torch
+torch.cuda.is_available = lambda: True
+torch.cuda.mem_get_info = lambda device=None: (1_000_000, 8_000_000_000)
+"""
+
+
+def test_a_model_too_large_for_the_gpu(robot: Robot, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(GPU_OF_ONE_MEGABYTE)
+    process = robot.start("talk", model=checkpoint, device="cuda", environment={"PYTHONPATH": str(tmp_path)})
+    assert not robot.change_state("configure")
+    robot.until(lambda: "0.0 of 8.0 GB are free: stop other programs that use the GPU" in process.log)
+    assert robot.state == "unconfigured" and not process.children
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
