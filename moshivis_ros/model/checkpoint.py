@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import re
+import shutil
 from pathlib import Path
 
 import torch
@@ -15,13 +17,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors.torch import save_file
 
-from moshivis_ros.errors import CheckpointError
+from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
-from moshivis_ros.model.quantize import Quantizer
-from moshivis_ros.model.weights import load_into
+from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer
+from moshivis_ros.model.weights import load_into, stored_type, write
 
 
 def resolve(name_or_folder: str | Path, revision: str | None = None) -> Path:
@@ -57,32 +58,66 @@ def load_model(
     """The network of a checkpoint folder, in evaluation mode, without gradients.
 
     Weights go one by one from the memory-mapped file to ``device`` and ``dtype``, and become smaller there
-    with ``quantize`` (int8, int4): beside the model, memory holds one tensor at most. Raises CheckpointError,
-    and ConfigError for config.yaml.
+    with ``quantize`` (int8, int4), unless the file holds them so already (see quantize_checkpoint): beside the
+    model, memory holds one tensor at most. Raises CheckpointError, and ConfigError for config.yaml.
     """
     folder = Path(folder)
     config = ModelConfig.load(folder)
+    if config.quantize and quantize not in (None, config.quantize):
+        raise ConfigError(
+            f"{folder} holds {config.quantize} weights already: load it without quantize={quantize!r}, or quantize "
+            "the original"
+        )
     with torch.device("meta"):
         model = MoshiVis(config)
     # The attention window is allocated later, but a model without room for it is of no use.
     needed = 2 * config.num_layers * config.context * config.dim * dtype.itemsize
     shrink = None
-    if quantize is not None:
-        quantizer = Quantizer(model, quantize)
-        needed -= quantizer.saved_bytes(dtype)
+    if form := config.quantize or quantize:
+        quantizer = Quantizer(model, form)
+        if config.quantize:
+            quantizer.expect()
+        else:
+            needed -= quantizer.saved_bytes(dtype)
         shrink = quantizer.shrink
     return load_into(model, folder / config.model, model.state_dict(), device, dtype, needed, shrink)
 
 
 def save_model(model: MoshiVis, folder: Path | str) -> None:
-    """Write the weights, under the released names, and config.yaml to ``folder`` (created if need be)."""
+    """Write the weights, under the released names, and config.yaml to ``folder`` (created if need be).
+
+    Raises CheckpointError for a model that was made smaller: see quantize_checkpoint.
+    """
+    if any(isinstance(module, (Int8Linear, Int4Linear)) for module in model.modules()):
+        raise CheckpointError("quantised weights are packed for their device: `moshivis quantize` saves such ones")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-        folder / model.config.model,
-    )
+    write(model.state_dict(), folder / model.config.model)
+
+
+def quantize_checkpoint(folder: Path | str, out: Path | str, form: str) -> None:
+    """Write the checkpoint ``folder`` to the new folder ``out``, with int8 or int4 weights (see quantize.Quantizer).
+
+    What is not quantised keeps the file's type. Memory holds the quantised model and one tensor at most. Raises
+    CheckpointError, and ConfigError for another form and for weights that are quantised already.
+    """
+    folder, out = Path(folder), Path(out).expanduser()
+    config = ModelConfig.load(folder)
+    if config.quantize:
+        raise ConfigError(f"{folder} holds {config.quantize} weights already: quantize the original")
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        raise CheckpointError(f"{out} is not an empty folder: choose another")
+    with torch.device("meta"):
+        model = MoshiVis(config)
+    path = folder / config.model
+    quantizer = Quantizer(model, form)
+    load_into(model, path, model.state_dict(), "cpu", stored_type(path), shrink=quantizer.store)
+    model.config = dataclasses.replace(config, quantize=form)
+    save_model(model, out)
+    for file in (folder / config.mimi_codec, folder / config.text_tokenizer):
+        if file.is_file():
+            shutil.copy(file, out)
 
 
 def _download(repo: str, revision: str | None) -> Path:

@@ -126,6 +126,7 @@ class ModelConfig:
     mimi_codec: str = "tokenizer-e351c8d8-checkpoint125.safetensors"
     text_tokenizer: str = "tokenizer_spm_32k_3.model"
     mimi: dict[str, Any] | None = None  # configuration for moshi's get_mimi; None: the released Mimi
+    quantize: str | None = None  # how the file holds the linear layers of a step: int8 or int4
     trained: bool = True  # False: random weights, good for trying the plumbing only
 
     def __post_init__(self) -> None:

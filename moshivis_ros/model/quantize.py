@@ -6,66 +6,99 @@ Embeddings, norms and the image encoder keep their type.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from weakref import WeakSet
+
 import torch
 from torch import Tensor, nn
 
-from moshivis_ros.errors import ConfigError
+from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.model.lm import MoshiVis
 
 FORMS = ("int8", "int4")
 GROUPS = (128, 64, 32)  # columns that share a scale in int4: the largest that divides a layer
+ROWS = 64  # that are rounded or packed at a time: what is needed beside the weights stays small
 
 
-class Int8Linear(nn.Module):
-    """Linear layer without bias: 255 levels, one scale per output channel. The input is rounded to bfloat16."""
+class StoredWeight(nn.Module):
+    """The weight of a linear layer as a file holds it, the same for every device.
 
-    values: Tensor
-    scales: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        exact = weight.float()
-        scales = (exact.abs().amax(1) / 127).clamp(min=1e-9).bfloat16()
-        # rounded to the scales as the kernel sees them
-        values = (exact / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-        self.register_buffer("values", values)
-        self.register_buffer("scales", scales)
-
-    def forward(self, x: Tensor) -> Tensor:  # [B, columns] -> [B, rows]
-        return torch._weight_int8pack_mm(x.bfloat16(), self.values, self.scales).to(x.dtype)
-
-
-class Int4Linear(nn.Module):
-    """Linear layer without bias: 16 levels, with a scale and an offset for every group of columns of a row.
-
-    Packed for torch's kernel of the device it was made on (on a GPU the tensor-core kernel that torchao
-    uses, for bfloat16), so it stays there.
+    int8: ``values`` int8 [rows, columns] times ``scales`` bfloat16 [rows].
+    int4: ``values`` uint8 [rows, columns / 2] are two levels 0..15 each, the left one in the high half; ``scales``
+    [rows, columns / group, 2] are the step and the middle of a group: weight = (level - 8) * step + middle.
     """
 
     values: Tensor
     scales: Tensor
 
-    def __init__(self, weight: Tensor, group: int) -> None:
+    def __init__(self, values: Tensor, scales: Tensor) -> None:
         super().__init__()
-        self.group = group
-        groups = weight.float().unflatten(1, (-1, group))  # [rows, columns / group, group]
-        low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-        step = ((high - low) / 15).clamp(min=1e-9).to(weight.dtype).float()
-        # the kernels compute (level - 8) * step + middle
-        middle = (low + 8 * step).to(weight.dtype).float()
-        levels = ((groups - middle) / step + 8).round().clamp(0, 15).flatten(1).to(torch.int32)
-        if weight.is_cuda:
-            pairs = (levels[:, ::2] << 4 | levels[:, 1::2]).to(torch.uint8)
-            values = torch._convert_weight_to_int4pack(pairs, 8)
-        else:
-            values = torch._convert_weight_to_int4pack_for_cpu(levels, 1)
-        scales = torch.cat((step, middle), dim=-1).transpose(0, 1).contiguous().to(weight.dtype)
         self.register_buffer("values", values)
-        self.register_buffer("scales", scales)  # [columns / group, rows, 2]
+        self.register_buffer("scales", scales)
+
+    def linear(self) -> Int8Linear | Int4Linear:
+        kind = Int8Linear if self.values.dtype == torch.int8 else Int4Linear
+        return kind(self.values, self.scales)
+
+
+class Int8Linear(nn.Module):
+    """Linear layer without bias: 255 levels, one scale per output channel. The input is rounded to bfloat16.
+
+    On a CPU torch's kernel multiplies, on a GPU Triton's (torch's takes one thread per row there). Raises
+    MissingDependencyError without Triton.
+    """
+
+    values: Tensor
+    scales: Tensor
+
+    def __init__(self, values: Tensor, scales: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("values", values)
+        self.register_buffer("scales", scales.bfloat16())
+        self.multiply: Callable[[Tensor, Tensor, Tensor], Tensor] = torch._weight_int8pack_mm
+        if values.is_cuda:
+            try:
+                from moshivis_ros.model.int8_kernel import multiply
+            except ImportError as error:
+                raise MissingDependencyError(
+                    "int8 weights on a GPU need Triton: pip install triton, or take int4"
+                ) from error
+            self.multiply = multiply
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, columns] -> [B, rows]
+        return self.multiply(x.bfloat16(), self.values, self.scales).to(x.dtype)
+
+
+class Int4Linear(nn.Module):
+    """Linear layer without bias: 16 levels, with a scale and an offset for every group of columns of a row.
+
+    Packed for torch's kernel of the device that ``values`` are on (on a GPU the tensor-core kernel that torchao
+    uses, for bfloat16), so it stays there. See StoredWeight.
+    """
+
+    values: Tensor
+    scales: Tensor
+
+    def __init__(self, values: Tensor, scales: Tensor) -> None:
+        super().__init__()
+        columns = 2 * values.shape[1]
+        self.group = columns // scales.shape[1]
+        scales = scales.transpose(0, 1).contiguous()  # [columns / group, rows, 2]
+        if values.is_cuda:
+            tiles = next(tiles for tiles in (8, 4, 2) if columns % (16 * tiles) == 0)
+            values = torch._convert_weight_to_int4pack(values, tiles)
+            scales = scales.bfloat16()
+        else:
+            packed = torch.empty_like(values)
+            for rows in range(0, len(values), ROWS):
+                packed[rows : rows + ROWS] = _pack_for_cpu(values[rows : rows + ROWS])
+            values = packed
+        self.register_buffer("values", values)
+        self.register_buffer("scales", scales)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, columns] -> [B, rows]
         multiply = torch._weight_int4pack_mm if x.is_cuda else torch._weight_int4pack_mm_for_cpu
-        return multiply(x, self.values, self.group, self.scales)
+        return multiply(x.to(self.scales.dtype), self.values, self.group, self.scales).to(x.dtype)
 
 
 class Quantizer:
@@ -80,36 +113,95 @@ class Quantizer:
         if form not in FORMS:
             raise ConfigError(f"quantize must be one of {', '.join(FORMS)}, not {form!r}")
         self.form = form
+        self.model = model
         parts = (model.llm, model.depformer_in, model.depformer, model.audio_linears)
-        self.layers = {
+        self.layers = WeakSet(  # it must not keep what has been replaced
             layer
             for part in parts
             for name, layer in part.named_modules()
             if isinstance(layer, nn.Linear) and not name.endswith("kv_proj")  # that one encodes pictures
-        }
+        )
+
+    def expect(self) -> None:
+        """Make room for quantised weights in a model on the meta device, as a file of this form holds them."""
+        _replace(self.model, self._stored)
+
+    def store(self, part: nn.Module) -> None:
+        """Quantise what is filled in ``part``, for a file."""
+        _replace(part, lambda layer: None if _empty(layer) else self._stored(layer))
 
     def shrink(self, part: nn.Module) -> None:
-        """Replace what is filled in ``part``."""
-        for parent in list(part.modules()):
-            for name, layer in list(parent.named_children()):
-                if layer in self.layers and not layer.weight.is_meta:
-                    setattr(parent, name, self._quantized(layer))
+        """Quantise what is filled in ``part``, and make ready for use what is or was quantised."""
+        self.store(part)
+        _replace(
+            part,
+            lambda layer: layer.linear() if isinstance(layer, StoredWeight) and not _empty(layer) else None,
+        )
 
     def saved_bytes(self, dtype: torch.dtype) -> int:
         """About how much smaller than in ``dtype`` the layers will be."""
         weights = sum(layer.weight.numel() for layer in self.layers)
         return int(weights * (dtype.itemsize - (1 if self.form == "int8" else 0.55)))
 
-    def _quantized(self, layer: nn.Linear) -> nn.Module:
+    def _stored(self, layer: nn.Module) -> StoredWeight | None:
+        if layer not in self.layers:
+            return None
+        assert isinstance(layer, nn.Linear)
         rows, columns = layer.weight.shape
         if self.form == "int8":
             # torch's kernel for CPUs reads past the end of other rows (seen in 2.13)
-            return layer if columns % 16 else Int8Linear(layer.weight)
+            return None if columns % 16 else StoredWeight(*_by_rows(layer.weight.detach(), _int8))
         group = next((size for size in GROUPS if columns % size == 0), None)
-        return layer if group is None or rows % 16 else Int4Linear(layer.weight, group)
+        if group is None or rows % 16:
+            return None
+        return StoredWeight(*_by_rows(layer.weight.detach().unflatten(1, (-1, group)), _int4))
 
 
 def quantize(model: MoshiVis, form: str) -> MoshiVis:
     """Quantise a loaded model in place; see Quantizer. Returns it."""
     Quantizer(model, form).shrink(model)
     return model
+
+
+def _replace(part: nn.Module, other: Callable[[nn.Module], nn.Module | None]) -> None:
+    """Put ``other(layer)``, where that is not None, in place of every layer of ``part``."""
+    for parent in list(part.modules()):
+        for name, layer in list(parent.named_children()):
+            new = other(layer)
+            if new is not None:
+                setattr(parent, name, new)
+
+
+def _empty(layer: nn.Module) -> bool:
+    return any(tensor.is_meta for tensor in (*layer.parameters(), *layer.buffers()))
+
+
+def _by_rows(weight: Tensor, rounded: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    first = rounded(weight[:1])
+    values, scales = (part.new_empty(len(weight), *part.shape[1:]) for part in first)
+    for rows in range(0, len(weight), ROWS):
+        part = slice(rows, rows + ROWS)
+        values[part], scales[part] = rounded(weight[part])
+    return values, scales
+
+
+def _int8(rows: Tensor) -> tuple[Tensor, Tensor]:  # [rows, columns] -> values, scales of StoredWeight
+    exact = rows.float()
+    scales = (exact.abs().amax(1) / 127).clamp(min=1e-9).bfloat16()
+    # rounded to the scales as the kernel sees them
+    values = (exact / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return values, scales
+
+
+def _int4(rows: Tensor) -> tuple[Tensor, Tensor]:  # [rows, groups, group] -> values, scales of StoredWeight
+    groups = rows.float()
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    step = ((high - low) / 15).clamp(min=1e-9).to(rows.dtype).float()
+    middle = (low + 8 * step).to(rows.dtype).float()
+    levels = ((groups - middle) / step + 8).round().clamp(0, 15).to(torch.uint8).flatten(1)
+    return levels[:, ::2] << 4 | levels[:, 1::2], torch.cat((step, middle), dim=-1).to(rows.dtype)
+
+
+def _pack_for_cpu(values: Tensor) -> Tensor:
+    levels = torch.stack((values >> 4, values & 15), dim=-1).flatten(1).to(torch.int32)
+    return torch._convert_weight_to_int4pack_for_cpu(levels, 1)

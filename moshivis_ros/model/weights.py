@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -18,6 +20,13 @@ from moshivis_ros.errors import CheckpointError
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 MAX_LISTED = 10  # tensors named in one error
+_TYPES = {
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+}
 _CONVERT = "convert the weights to safetensors where you trust their source"
 
 M = TypeVar("M", bound=nn.Module)
@@ -34,14 +43,17 @@ def load_into(
 ) -> M:
     """Fill ``module`` (built on the meta device) from the safetensors file ``path``.
 
-    ``layout`` gives the name and the shape of every tensor that the file must hold; ``extra_bytes`` is what
-    the module needs on a GPU beside its weights (less, where they shrink). ``shrink`` is called with each
+    ``layout`` gives the name and the shape of every tensor that the file must hold; floating-point tensors become
+    ``dtype``, the others must have the layout's type. ``extra_bytes`` is what the module needs on a GPU beside
+    its weights (less, where they shrink). ``shrink`` is called with each
     part of the module as soon as a tensor of it is filled, and may replace what is filled. Raises
     CheckpointError.
     """
     with _open(path) as file:
         _check(file, layout, path)
-        _check_fits(sum(t.numel() for t in layout.values()) * dtype.itemsize + extra_bytes, path, device)
+        types = {name: dtype if t.is_floating_point() else t.dtype for name, t in layout.items()}
+        weights = sum(t.numel() * types[name].itemsize for name, t in layout.items())
+        _check_fits(weights + extra_bytes, path, device)
         # copy_, not the mapped pages themselves: a file that is replaced, or evicted from memory, while the
         # model talks must not stop it.
         console = Console(stderr=True)
@@ -53,7 +65,7 @@ def load_into(
             transient=True,
         )
         tensors = (
-            (name, torch.empty(expected.shape, dtype=dtype, device=device).copy_(file.get_tensor(name)))
+            (name, torch.empty(expected.shape, dtype=types[name], device=device).copy_(file.get_tensor(name)))
             for name, expected in bar
         )
         if shrink is None:
@@ -70,6 +82,35 @@ def load_into(
     if left:
         raise RuntimeError(f"no weights for {left}: a buffer outside the state dict must not be made on meta")
     return module.requires_grad_(False).eval()
+
+
+def write(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write ``tensors`` as a safetensors file, one after the other: memory never holds a second copy of them all.
+
+    (safetensors' own save_file makes that copy.)
+    """
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _TYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # what follows shall be aligned
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors.values():
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
+
+
+def stored_type(path: Path) -> torch.dtype:
+    """The floating-point type that most of a checkpoint's tensors have. Raises CheckpointError."""
+    with _open(path) as file:
+        found = Counter(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118
+    types = {text: dtype for dtype, text in _TYPES.items() if dtype.is_floating_point}
+    return types.get(found.most_common(1)[0][0], torch.float32)
 
 
 def _open(path: Path) -> Any:
@@ -119,8 +160,11 @@ def _problems(file: Any, found: set[str], layout: Mapping[str, Tensor]) -> Itera
         part = file.get_slice(name)
         if part.get_shape() != list(expected.shape):
             yield f"{name} has the shape {part.get_shape()}, {list(expected.shape)} is expected"
-        elif part.get_dtype() not in ("F64", "F32", "F16", "BF16"):
-            yield f"{name} is of type {part.get_dtype()}, a floating-point type is expected"
+        elif expected.is_floating_point():
+            if part.get_dtype() not in ("F64", "F32", "F16", "BF16"):
+                yield f"{name} is of type {part.get_dtype()}, a floating-point type is expected"
+        elif part.get_dtype() != _TYPES[expected.dtype]:
+            yield f"{name} is of type {part.get_dtype()}, {_TYPES[expected.dtype]} is expected"
     for name in sorted(found - layout.keys()):
         # The cross-attention is shared: files may repeat layer 0's tensors under the other layers.
         original = re.sub(r"\.layers\.\d+\.cross_attention\.mha\.", ".layers.0.cross_attention.mha.", name)
