@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import fields
 
@@ -18,10 +19,10 @@ SAMPLING = [
 
 def _refresh_parameters() -> list[Parameter]:
     """One parameter for each field of the refresh policy's Settings, whose docstring explains them."""
-    entry = re.compile(r"^    (\w[\w, ]*): (.+(?:\n {8}.+)*)", re.MULTILINE)
+    entry = re.compile(r"^(\w[\w, ]*): (.+(?:\n {4}.+)*)", re.MULTILINE)
     meanings = {
         name: " ".join(text.split()).rstrip(".")
-        for names, text in entry.findall(Settings.__doc__ or "")
+        for names, text in entry.findall(inspect.getdoc(Settings) or "")
         for name in names.split(", ")
     }
     parameters = []
