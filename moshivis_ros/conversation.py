@@ -101,6 +101,7 @@ class Conversation:
         seed: int | None = None,
         refresh: Settings | None = None,
         image_size: int | None = None,
+        kv_cache: str | None = None,
         image_encoder: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> None:
         self.config = model.config
@@ -115,7 +116,8 @@ class Conversation:
             raise ConfigError(
                 f"image_size {image_size} is smaller than one patch ({self.config.siglip.patch_size})"
             )
-        self._stream = Stream(model, max_image_tokens=self.config.image_tokens(self._image_size))
+        room = self.config.image_tokens(self._image_size)
+        self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache)
         if seed is None:
             seed = int(torch.seed() % 2**31)
         self._stream.set_sampling(sampling or Sampling(), seed)
@@ -153,14 +155,16 @@ class Conversation:
         refresh: Settings | None = None,
         image_size: int | None = None,
         quantize: str | None = None,
+        kv_cache: str | None = None,
         image_encoder: str = "torch",
     ) -> Conversation:
         """Load a checkpoint: a folder, or a Hugging Face repo id, which is downloaded once.
 
         device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
         given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
-        quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py). image_encoder:
-        torch, or onnx for the file that ``moshivis export-image-encoder`` wrote.
+        quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py). kv_cache: int8 for an
+        attention window of half the size. image_encoder: torch, or onnx for the file that ``moshivis
+        export-image-encoder`` wrote.
         Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
         """
         if device == "auto":
@@ -182,6 +186,7 @@ class Conversation:
             seed=seed,
             refresh=refresh,
             image_size=image_size,
+            kv_cache=kv_cache,
             image_encoder=OnnxImageEncoder(folder, model, size) if image_encoder == "onnx" else None,
         )
 

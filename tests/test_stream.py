@@ -78,6 +78,31 @@ def test_step_never_waits_for_the_device(model: MoshiVis) -> None:
             stream(user_codes(1, TINY)[0])
 
 
+def test_int8_window_loses_little(model: MoshiVis) -> None:
+    """Past its end, with the same tokens forced on both; the recorded step is the plain one; a reset forgets."""
+    exact, small = Stream(model), Stream(model, kv_cache="int8")
+    assert small.kv.dtype == torch.int8 and small.kv.shape == exact.kv.shape
+    errors = []
+    for code in user_codes(30, TINY):
+        with torch.no_grad():
+            column = exact.write_user(code)
+            column[:, :9] = torch.arange(9)
+            logits = [stream.temporal(column)[1] for stream in (exact, small)]
+        errors.append(float((logits[1] - logits[0]).norm() / logits[0].norm()))
+    assert 0 < max(errors) < 0.02
+    recorded = Stream(model, kv_cache="int8")
+    recorded.record()
+    for stream in (small, recorded):
+        stream.reset()
+        stream.set_sampling(GREEDY)
+        assert not stream.kv_scales.any()
+    for code in user_codes(30, TINY):
+        assert torch.equal(small.step(code).tokens, recorded.step(code).tokens)
+    assert torch.equal(small.kv, recorded.kv) and small.kv.any(dim=-1).all()
+    with pytest.raises(ConfigError, match="int8 or None .* not 'int4'"):
+        Stream(model, kv_cache="int4")
+
+
 def test_picture_may_be_smaller_than_the_cache(model: MoshiVis) -> None:
     outputs = []
     for room in (16, 36):

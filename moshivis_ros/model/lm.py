@@ -29,6 +29,33 @@ class Position(NamedTuple):
     sin: Tensor  # [3, 1, 1, D] float32
 
 
+class Window(NamedTuple):
+    """Keys and values of the latest frames: a ring, written in place.
+
+    With ``scales`` the ring is int8, and each head of each frame has a scale.
+    """
+
+    kv: Tensor  # [B, 2, H, context, D]; of all layers: [layers, ...]
+    scales: Tensor | None  # the same with D = 1, or None: kv is in the model's type
+
+    def layer(self, index: int) -> Window:
+        return Window(self.kv[index], None if self.scales is None else self.scales[index])
+
+    def put(self, slot: Tensor, kv: Tensor) -> tuple[Tensor, Tensor]:
+        """Write one frame's ``kv`` [B, 2, H, 1, D]; returns all keys and all values, [B, H, context, D] each."""
+        if self.scales is None:
+            self.kv.index_copy_(3, slot, kv)
+            k, v = self.kv.unbind(1)
+        else:
+            exact = kv.float()
+            scales = (exact.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-6).to(kv.dtype)
+            levels = (exact / scales.float()).round().clamp(-127, 127)
+            self.scales.index_copy_(3, slot, scales)
+            self.kv.index_copy_(3, slot, levels.to(torch.int8))
+            k, v = (self.kv * self.scales).unbind(1)  # of one layer at a time
+        return k, v
+
+
 class ImageKV(NamedTuple):
     """Keys and values of one picture, shared by all layers (they have one cross-attention between them)."""
 
@@ -45,12 +72,10 @@ class SelfAttention(nn.Module):
         self.out_proj = nn.Linear(config.dim, config.dim, bias=False)
         store_as_one(self, "in_proj_weight", {"in_proj.weight": 3 * config.dim})
 
-    def forward(self, x: Tensor, kv: Tensor, at: Position) -> Tensor:
-        """One step: ``x`` [B, dim]; ``kv`` [B, 2, H, context, D] is a ring, written in place."""
+    def forward(self, x: Tensor, window: Window, at: Position) -> Tensor:  # [B, dim] -> the same
         qkv = self.in_proj(x).unflatten(-1, (3, self.num_heads, 1, -1))  # [B, 3, H, 1, D]
         qkv = rotate(qkv, at.cos, at.sin)
-        kv.index_copy_(3, at.slot, qkv.narrow(1, 1, 2))
-        k, v = kv.unbind(1)
+        k, v = window.put(at.slot, qkv.narrow(1, 1, 2))
         y = F.scaled_dot_product_attention(qkv.select(1, 0), k, v, attn_mask=at.mask)  # [B, H, 1, D]
         out: Tensor = self.out_proj(y.flatten(1))
         return out
@@ -120,10 +145,10 @@ class Layer(nn.Module):
         self.gating = GatedFeedForward(config.dim, int(config.hidden_scale * config.dim))
 
     def forward(
-        self, x: Tensor, kv: Tensor, at: Position, shared: SharedCrossAttention, image: ImageKV | None
+        self, x: Tensor, window: Window, at: Position, shared: SharedCrossAttention, image: ImageKV | None
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the residual stream [B, dim] and the gate [B, dim] (None without a picture)."""
-        x = x + self.self_attn(self.norm1(x), kv, at)
+        x = x + self.self_attn(self.norm1(x), window, at)
         gate = None
         if image is not None:
             y = shared(self.norm_cross(x), image)
@@ -143,12 +168,14 @@ class Transformer(nn.Module):
         assert isinstance(mha, SharedCrossAttention)
         return mha
 
-    def forward(self, x: Tensor, kv: Tensor, at: Position, image: ImageKV | None) -> tuple[Tensor, Tensor]:
-        """``x`` [B, dim], ``kv`` [layers, B, 2, H, context, D] -> residual stream, mean gates [B, layers]."""
+    def forward(
+        self, x: Tensor, window: Window, at: Position, image: ImageKV | None
+    ) -> tuple[Tensor, Tensor]:
+        """``x`` [B, dim] -> residual stream [B, dim], mean gates [B, layers]."""
         shared = self.shared_cross_attention
         gates = []
         for i, layer in enumerate(self.layers):
-            x, gate = layer(x, kv[i], at, shared, image)
+            x, gate = layer(x, window.layer(i), at, shared, image)
             gates.append(gate)
         if image is None:
             return x, x.new_zeros((x.shape[0], len(gates)), dtype=torch.float32)
@@ -204,14 +231,14 @@ class MoshiVis(nn.Module):
         return torch.stack(rows, dim=-2).masked_fill(absent[..., None], 0).sum(-2)
 
     def temporal_step(
-        self, tokens: Tensor, kv: Tensor, at: Position, image: ImageKV | None
+        self, tokens: Tensor, window: Window, at: Position, image: ImageKV | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the temporal transformer.
 
         ``tokens`` [B, 1 + n_q] int64 (-1: no token); returns the hidden state [B, dim] (after out_norm),
         the text logits [B, text_card] and the mean gate of every layer [B, layers] (zeros without a picture).
         """
-        x, gates = self.llm.transformer(self.embed(tokens), kv, at, image)
+        x, gates = self.llm.transformer(self.embed(tokens), window, at, image)
         hidden = self.llm.out_norm(x)
         return hidden, self.llm.text_linear(hidden), gates
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,17 @@ WARM_UP = (
 Outputs = tuple[Tensor, ...]
 
 
-def record(step: nn.Module, codes: Tensor, generator: torch.Generator) -> Callable[[Tensor], Outputs]:
+def record(
+    step: nn.Module, codes: Tensor, generator: torch.Generator, pool: Any = None
+) -> Callable[[Tensor], Outputs]:
     """``step(codes)``, recorded: the same work on the same buffers, with any ``codes`` of that shape.
 
     ``step`` must not decide anything by the value of a tensor. Its random numbers come from ``generator``. On
-    a GPU the tensors that it returns are overwritten by the next call.
+    a GPU the tensors that it returns are overwritten by the next call, also by that of another recording with the
+    same memory ``pool`` (torch.cuda.graph_pool_handle).
     """
     with torch.no_grad():
-        return _cuda_graph(step, codes, generator) if codes.is_cuda else _trace(step, codes)
+        return _cuda_graph(step, codes, generator, pool) if codes.is_cuda else _trace(step, codes)
 
 
 def _trace(step: nn.Module, codes: Tensor) -> Callable[[Tensor], Outputs]:
@@ -37,7 +41,9 @@ def _trace(step: nn.Module, codes: Tensor) -> Callable[[Tensor], Outputs]:
     return trace  # type: ignore[no-any-return]
 
 
-def _cuda_graph(step: nn.Module, codes: Tensor, generator: torch.Generator) -> Callable[[Tensor], Outputs]:
+def _cuda_graph(
+    step: nn.Module, codes: Tensor, generator: torch.Generator, pool: Any
+) -> Callable[[Tensor], Outputs]:
     codes = codes.clone()  # the graph reads from here
     side = torch.cuda.Stream(codes.device)
     side.wait_stream(torch.cuda.current_stream(codes.device))
@@ -48,7 +54,7 @@ def _cuda_graph(step: nn.Module, codes: Tensor, generator: torch.Generator) -> C
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     # Kernels keep the priority of the stream they were captured on: a picture being encoded has to wait.
-    with torch.cuda.graph(graph, stream=torch.cuda.Stream(codes.device, priority=-1)):
+    with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.Stream(codes.device, priority=-1)):
         out: Outputs = step(codes)
 
     def replay(new_codes: Tensor) -> Outputs:

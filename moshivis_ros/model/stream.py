@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from moshivis_ros.errors import ImageError
+from moshivis_ros.errors import ConfigError, ImageError
 from moshivis_ros.model.layers import rotary, rotary_frequencies
-from moshivis_ros.model.lm import ImageKV, MoshiVis, Position
+from moshivis_ros.model.lm import ImageKV, MoshiVis, Position, Window
 from moshivis_ros.model.recorded import record
 from moshivis_ros.model.sampling import MAX_TOP_K, Sampling, sample
 
@@ -36,9 +36,11 @@ class Stream(nn.Module):
     """State of ``batch_size`` conversations that run in step.
 
     ``bucket`` is the number of image tokens that the next step reads: one of ``buckets``, or 0 without a picture.
+    ``kv_cache`` int8 halves the memory of the attention window (see lm.Window).
     """
 
     kv: Tensor
+    kv_scales: Tensor | None
     offset: Tensor
     tokens: Tensor
     image_k: Tensor
@@ -51,8 +53,17 @@ class Stream(nn.Module):
     delays: Tensor
     initial: Tensor
 
-    def __init__(self, model: MoshiVis, *, batch_size: int = 1, max_image_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        model: MoshiVis,
+        *,
+        batch_size: int = 1,
+        max_image_tokens: int | None = None,
+        kv_cache: str | None = None,
+    ) -> None:
         super().__init__()
+        if kv_cache not in (None, "int8"):
+            raise ConfigError(f"kv_cache must be int8 or None (the model's type), not {kv_cache!r}")
         config = model.config
         weight = model.llm.text_emb.weight
         device, dtype = weight.device, weight.dtype
@@ -72,7 +83,12 @@ class Stream(nn.Module):
         def buffer(name: str, *shape: int, dtype: torch.dtype, fill: float = 0) -> None:
             self.register_buffer(name, torch.full(shape, fill, dtype=dtype, device=device), persistent=False)
 
-        buffer("kv", config.num_layers, B, 2, H, config.context, D, dtype=dtype)
+        window = (config.num_layers, B, 2, H, config.context)
+        buffer("kv", *window, D, dtype=torch.int8 if kv_cache else dtype)
+        if kv_cache:
+            buffer("kv_scales", *window, 1, dtype=dtype)
+        else:
+            self.kv_scales = None
         buffer("offset", 1, dtype=torch.int64)
         buffer("tokens", B, K, config.max_delay + 2, dtype=torch.int64, fill=UNGENERATED)
         buffer("image_k", B, H, N, D, dtype=dtype)
@@ -112,6 +128,8 @@ class Stream(nn.Module):
         self.offset.zero_()
         self.tokens.fill_(UNGENERATED)
         self.kv.zero_()  # stale keys are masked out, but 0 * NaN would not be
+        if self.kv_scales is not None:
+            self.kv_scales.zero_()
 
     def set_image(self, kv: tuple[Tensor, Tensor] | None) -> None:
         """Attend to these keys and values [B, H, N, D] from the next step on; None: to no picture."""
@@ -140,9 +158,11 @@ class Stream(nn.Module):
         codes = self.tokens.new_zeros(self.tokens.shape[0], self.config.user_q)
         forward = torch.compile(self.forward, fullgraph=True, dynamic=False) if compile else self.forward
         shown = self.bucket
+        # Steps never run at the same time, so that what they need only while they run may be the same memory.
+        pool = torch.cuda.graph_pool_handle() if codes.is_cuda else None
         for bucket in self._steps:
             self.bucket = bucket
-            self._steps[bucket] = record(_Step(self, forward), codes, self.generator)
+            self._steps[bucket] = record(_Step(self, forward), codes, self.generator, pool)
         self.bucket = shown
         self.reset()
 
@@ -190,13 +210,13 @@ class Stream(nn.Module):
         """Temporal transformer on one column [B, 1 + n_q]; see MoshiVis.temporal_step. Advances the time."""
         context = self.config.context
         empty = torch.arange(context, device=column.device) > self.offset
-        mask = torch.zeros_like(empty, dtype=self.kv.dtype).masked_fill(empty, -torch.inf)[None]
+        mask = torch.zeros_like(empty, dtype=self.image_mask.dtype).masked_fill(empty, -torch.inf)[None]
         at = Position(self.offset % context, mask, *rotary(self.offset, self.frequencies))
         image = None
         if self.bucket:
             k, v = (x.narrow(2, 0, self.bucket) for x in (self.image_k, self.image_v))
             image = ImageKV(k, v, self.image_mask.narrow(1, 0, self.bucket))
-        out = self.model.temporal_step(column, self.kv, at, image)
+        out = self.model.temporal_step(column, Window(self.kv, self.kv_scales), at, image)
         self.offset.add_(1)
         return out
 
