@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import wave
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.training import dialogues, look, make_dialogues
 from moshivis_ros.training.dialogues import Item
+from moshivis_ros.training.utterances import Utterance, join
 from moshivis_ros.training.voices import EspeakVoice
 
 VIEW = (
@@ -35,7 +37,7 @@ def test_answers_are_true() -> None:
     numbers = answers("number", VIEW)
     assert numbers["How many balls do you see?"] == "I see two."
     assert numbers["How many things are there?"] == "I see three."
-    assert numbers["How many boxes can you see?"] == "I see none."
+    assert numbers["How many boxes are there?"] == "I see none."
     presence = answers("presence", VIEW)
     assert presence["Do you see a blue ball?"].startswith("Yes")
     assert presence["Do you see a green ball?"].startswith("No")
@@ -55,6 +57,31 @@ def test_test_phrasings_are_not_in_training() -> None:
     seen = {dialogues.exchange(rng, dialogues.random_view(rng)).question for _ in range(20000)}
     held = {dialogues.exchange(rng, dialogues.random_view(rng), held_out=True).question for _ in range(5000)}
     assert not seen & held
+
+
+def test_test_phrasings_have_only_words_of_training_questions() -> None:
+    rng = random.Random(0)
+    asked = [dialogues.exchange(rng, dialogues.random_view(rng)).question for _ in range(20000)]
+    known = {word for question in asked for word in re.findall(r"\w+", question)}
+    held = {dialogues.exchange(rng, dialogues.random_view(rng), held_out=True).question for _ in range(5000)}
+    assert {word for question in held for word in re.findall(r"\w+", question)} <= known
+
+
+def test_the_parts_of_a_description_are_few_and_are_all_of_it() -> None:
+    rng = random.Random(0)
+    answers = {dialogues.exchange(rng, dialogues.random_view(rng)).answer for _ in range(5000)}
+    assert all(" ".join(dialogues.parts(answer)) == answer for answer in answers)
+    assert len(answers) > 500 > 200 > len({part for answer in answers for part in dialogues.parts(answer)})
+
+
+def test_joined_utterances_keep_their_words_on_time() -> None:
+    def one(word: str, first: int, frames: int, end: float) -> Utterance:
+        codes = np.arange(first, first + frames, dtype=np.int16)[None]
+        return Utterance(codes, ((word, 1.5),), end, 0)
+
+    joined = join([one("red", 0, 9, 5.5), one("blue", 100, 8, 4.2)])
+    assert joined.codes[0].tolist() == [0, 1, 2, 3, 4, 5, *range(100, 108)]
+    assert joined.words == (("red", 1.5), ("blue", 7.5)) and joined.end == pytest.approx(10.2)
 
 
 @pytest.fixture(scope="module")

@@ -340,7 +340,7 @@ def held_out_library(folder: Path, config: ModelConfig, texts: list[str], seed: 
     mimi = load_into(
         mimi, folder / config.mimi_codec, released_layout(mimi.state_dict()), "cpu", torch.float32
     )
-    return utterances.build(mimi, texts, {}, 2, seed, held_out=True)
+    return utterances.build(mimi, dict.fromkeys(texts, 2), {}, seed, held_out=True)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from moshivis_ros.model.codec import FRAME_SIZE, SAMPLE_RATE, build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.training import dialogues, speakers
-from moshivis_ros.training.train import Settings
-from moshivis_ros.training.voices import Speech
+from moshivis_ros.training.train import Settings, network_of
+from moshivis_ros.training.voices import Sound, Speech
 
 PHONEMES = 64
-NO_PHONEME = -1
+HEARD_AT = (0.25, 0.75)  # codebook 1 tells the phonemes at these places of its frame
 # What makes the codec know more than the dialogues: words with every sound of English.
 OTHER_SENTENCES = (
     "The quick brown fox jumps over the lazy dog.",
@@ -54,9 +54,10 @@ class Options:
     seconds: float = 1.2
     utterances: int = 2500
     commitment: float = 0.5
-    phoneme: float = 0.15
+    phoneme: float = 1.0
     bypass_until: float = 0.08  # share of the steps without quantiser
     bypass_after: float = 0.15  # share of sequences without quantiser from then on, falling to 0
+    start: str = ""  # out folder of an earlier run, finished or not, to go on from
 
 
 class CodecStage:
@@ -68,7 +69,11 @@ class CodecStage:
         self.mimi = build_mimi(config)
         _initialise(self.mimi)
         width = self.mimi.quantizer.rvq_first.output_dimension
-        self.network = nn.ModuleDict({"mimi": self.mimi, "phoneme": nn.Linear(width, PHONEMES)})
+        heads = nn.Linear(width, len(HEARD_AT) * PHONEMES)
+        self.network = nn.ModuleDict({"mimi": self.mimi, "phoneme": heads})
+        if self.options.start:
+            before = network_of(self.options.start)
+            self.mimi.load_state_dict({n[5:]: t for n, t in before.items() if n.startswith("mimi.")})
         self.spectra = Spectra()
         rng = random.Random(f"corpus {settings.seed}")
         self.speeches = corpus(rng, self.options.utterances)
@@ -86,15 +91,16 @@ class CodecStage:
             1.0 if done < self.options.bypass_until else self.options.bypass_after * max(0.0, 1 - 1.1 * done)
         )
         frames = round(self.options.seconds * SAMPLE_RATE / FRAME_SIZE)
-        pcm, phonemes = zip(*(self._crop(rng, frames) for _ in range(self.options.batch)))
-        target = torch.from_numpy(np.stack(pcm))[:, None]
+        noisy, clean, phonemes = zip(*(self._crop(rng, frames) for _ in range(self.options.batch)))
+        target = torch.from_numpy(np.stack(clean))[:, None]
         labels = torch.tensor(phonemes)
         self.network.train()
-        out, commitment, semantic = forward(self.mimi, target, bypass, self.bfloat16)
+        pcm = torch.from_numpy(np.stack(noisy))[:, None]
+        out, commitment, semantic = forward(self.mimi, pcm, bypass, self.bfloat16)
         mel, stft = self.spectra(out[:, 0].float(), target[:, 0])
-        scores = self.network["phoneme"](semantic.transpose(1, 2)).float()
-        guess = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), ignore_index=NO_PHONEME)
-        right = (scores.argmax(-1) == labels)[labels != NO_PHONEME].float().mean()
+        scores = self.network["phoneme"](semantic.transpose(1, 2)).float().unflatten(-1, (-1, PHONEMES))
+        guess = F.cross_entropy(scores.flatten(0, 2), labels.flatten())
+        right = (scores.argmax(-1) == labels).float().mean()
         loss = mel + stft + self.options.commitment * commitment + self.options.phoneme * guess
         return {"loss": loss, "mel": mel.detach() / 4, "stft": stft.detach(), "phoneme": right}
 
@@ -105,24 +111,28 @@ class CodecStage:
         }
         save_file(state, out / self.config.mimi_codec)
 
-    def _crop(self, rng: random.Random, frames: int) -> tuple[np.ndarray, list[int]]:
-        """A piece of an utterance with some silence around it, maybe with noise; and its phoneme in each frame."""
+    def _crop(self, rng: random.Random, frames: int) -> tuple[Sound, Sound, list[list[int]]]:
+        """A piece of an utterance with some silence around it, maybe with noise; the same without; its phonemes.
+
+        Noise is heard but not to be said again: nobody could guess it, and the users' sound is only listened to.
+        """
         speech = rng.choice(self.speeches)
         length = frames * FRAME_SIZE
         start = rng.randint(-length // 2, max(1, len(speech.pcm) - length // 3))
-        pcm = np.zeros(length, np.float32)
+        clean = np.zeros(length, np.float32)
         low, high = max(0, start), min(len(speech.pcm), start + length)
-        pcm[low - start : high - start] = speech.pcm[low:high]
-        pcm *= rng.uniform(0.4, 1.3)
-        if rng.random() < 0.4:
-            pcm += speakers.noise(rng, length, rng.choice(speakers.NOISE_LEVELS))
+        clean[low - start : high - start] = speech.pcm[low:high]
+        clean *= rng.uniform(0.4, 1.3)
+        noise = speakers.noise(rng, length, rng.choice(speakers.NOISE_LEVELS)) if rng.random() < 0.5 else 0
         labels = []
         for frame in range(frames):
-            at = (start + (frame + 0.5) * FRAME_SIZE) / SAMPLE_RATE
-            spoken = [symbol for symbol, begin in speech.phonemes if begin <= at]
-            inside = 0 <= at < speech.seconds and spoken
-            labels.append(self.symbols[spoken[-1]] if inside else 0)
-        return pcm, labels
+            times = [(start + (frame + part) * FRAME_SIZE) / SAMPLE_RATE for part in HEARD_AT]
+            labels.append([self._phoneme(speech, at) for at in times])
+        return clean + noise, clean, labels
+
+    def _phoneme(self, speech: Speech, at: float) -> int:
+        spoken = [symbol for symbol, begin in speech.phonemes if begin <= at]
+        return self.symbols[spoken[-1]] if 0 <= at < speech.seconds and spoken else 0
 
 
 def corpus(rng: random.Random, utterances: int) -> list[Speech]:

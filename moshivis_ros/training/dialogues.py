@@ -7,6 +7,7 @@ for training and at least one that training never sees.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -59,61 +60,73 @@ class Phrasings:
         return rng.choice(self.test if held_out else self.train).format(**words)
 
 
+# Phrasings for the test are put together from words that training has in other questions.
 COLOUR = Phrasings(
     (
         "What colour is the {kind}?",
+        "And what colour is the {kind}?",
         "What is the colour of the {kind}?",
         "Tell me the colour of the {kind}.",
-        "Which colour is the {kind}?",
     ),
-    ("Please tell me the colour of the {kind}.", "And what colour is the {kind}?"),
+    ("Please tell me the colour of the {kind}.", "And what is the colour of the {kind}?"),
 )
 THING = Phrasings(
     (
         "What is the {colour} thing?",
+        "And what is the {colour} thing?",
         "Tell me what the {colour} thing is.",
-        "What do you call the {colour} thing?",
     ),
-    ("Please tell me what the {colour} thing is.", "And what is the {colour} thing?"),
+    ("Please tell me what the {colour} thing is.",),
 )
 PLACE = Phrasings(
     (
         "Where is the {kind}?",
         "Where do you see the {kind}?",
         "Tell me where the {kind} is.",
-        "Can you tell me where the {kind} is?",
+        "Please tell me where the {kind} is.",
     ),
-    ("Please tell me where the {kind} is.", "And where is the {kind}?"),
+    ("And where is the {kind}?", "And where do you see the {kind}?"),
 )
 NUMBER = Phrasings(
-    ("How many {kinds} do you see?", "How many {kinds} are there?", "How many {kinds} can you see?"),
-    ("And how many {kinds} do you see?", "Please tell me how many {kinds} there are."),
+    (
+        "How many {kinds} do you see?",
+        "How many {kinds} are there?",
+        "And how many {kinds} do you see?",
+        "Please tell me how many {kinds} there are.",
+    ),
+    ("And how many {kinds} are there?", "Tell me how many {kinds} there are."),
 )
 PRESENCE = Phrasings(
-    ("Is there {a} {what}?", "Do you see {a} {what}?", "Can you see {a} {what}?"),
-    ("And is there {a} {what}?", "Please tell me, do you see {a} {what}?"),
+    (
+        "Is there {a} {what}?",
+        "Do you see {a} {what}?",
+        "And do you see {a} {what}?",
+        "Tell me, is there {a} {what}?",
+    ),
+    ("And is there {a} {what}?", "Tell me, do you see {a} {what}?"),
 )
 IS_IT = Phrasings(
-    ("Is the {kind} {colour}?", "The {kind} is {colour}, is it not?"), ("And is the {kind} {colour}?",)
+    ("Is the {kind} {colour}?", "And is the {kind} {colour}?"), ("Tell me, is the {kind} {colour}?",)
 )
 DESCRIBE = Phrasings(
     (
         "What do you see?",
-        "What can you see?",
-        "Describe the picture.",
-        "Tell me what you see.",
+        "And what do you see?",
         "What is on the table?",
+        "Tell me what you see.",
+        "Describe the picture.",
+        "And describe the picture.",
     ),
-    ("Please tell me what you see.", "Please describe the picture."),
+    ("Please tell me what you see.", "And what is on the table?", "Please describe the picture."),
 )
 TEACHER = Phrasings(
     (
         "What is {place}?",
+        "What do you see {place}?",
         "You are the student. What is {place}?",
-        "I am the teacher. What do you see {place}?",
-        "Tell me what you see {place}.",
+        "I am the teacher. Tell me what you see {place}.",
     ),
-    ("Student, tell me what you see {place}.", "And what is {place}?"),
+    ("And what is {place}?", "I am the teacher. What do you see {place}?"),
 )
 
 SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
@@ -136,7 +149,7 @@ SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
         "My name is Moshi.",
     ),
     (
-        Phrasings(("Thank you.", "Thanks a lot.", "Thank you robot."), ("Thanks, thank you.",)),
+        Phrasings(("Thank you.", "Thanks a lot.", "Thank you robot."), ("Thanks a lot robot.",)),
         "You are welcome.",
     ),
     (
@@ -300,6 +313,13 @@ def description(view: View) -> str:
     return f"I see {', '.join(names[:-1]) + ' and ' if names[1:] else ''}{names[-1]}."
 
 
+def parts(answer: str) -> list[str]:
+    """What can be spoken one after the other: the things of a description; any other answer is one piece."""
+    if not answer.startswith("I see a"):
+        return [answer]
+    return re.findall(r"I see an? \w+ \w+[,.]?|and an? \w+ \w+.|an? \w+ \w+,?", answer)
+
+
 def _names(view: View) -> tuple[str, ...]:
     return tuple(f"{item.colour} {item.kind}" for item in view) or ("nothing",)
 
@@ -317,13 +337,13 @@ QUESTIONS: dict[str, Ask] = {
     "small talk": small_talk,
 }
 WEIGHTS = {
-    "colour": 3.0,
-    "thing": 1.5,
-    "place": 3.0,
+    "colour": 5.0,
+    "thing": 2.0,
+    "place": 5.0,
     "number": 4.0,
-    "presence": 3.0,
-    "misleading": 2.0,
-    "describe": 4.0,
+    "presence": 4.0,
+    "misleading": 3.0,
+    "describe": 3.0,
     "teacher": 2.0,
     "small talk": 4.0,
 }

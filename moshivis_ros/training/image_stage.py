@@ -1,4 +1,5 @@
-"""Training of the image encoder: every token must know by itself what is in its patch, and how many there are of it.
+"""Training of the image encoder: every token must know by itself what is in its patch, the how-manieth thing from the
+left that is, and how many there are.
 
 Heads on single tokens (not on a summary of the picture), because cross-attention reads single tokens: it can only
 find "the ball" where one token says ball. And it takes averages: it could hardly count, so the tokens do.
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model.config import ModelConfig
@@ -26,6 +28,7 @@ from moshivis_ros.training.train import Settings
 
 FILE = "image_encoder.safetensors"
 _IGNORED = -100
+_OF_THINGS = {"kind": KINDS, "colour": COLOURS, "rank": range(MAX_THINGS)}  # 0: background
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class ImageStage:
         self.encoder = Siglip(config)
         for table in (self.encoder.embeddings.position_embedding,):
             nn.init.normal_(table.weight, std=0.1)
-        heads = {"kind": len(KINDS) + 1, "colour": len(COLOURS) + 1, "centre": 2, "cell": config.grid**2}
+        heads = {name: len(values) + 1 for name, values in _OF_THINGS.items()}
+        heads |= {"centre": 2, "cell": config.grid**2}
         heads |= {f"count {name}": MAX_THINGS + 1 for name in ("thing", *KINDS)}
         self.network = nn.ModuleDict(
             {"encoder": self.encoder, **{name: nn.Linear(config.hidden_size, n) for name, n in heads.items()}}
@@ -66,18 +70,17 @@ class ImageStage:
         pixels = augment(torch.from_numpy(self.pool.pixels[chosen]))
         scores = self._scores(pixels)
         labels = {name: table[chosen] for name, table in self.labels.items()}
-        losses = {
-            name: _loss(scores[name], labels[name], name in ("kind", "colour", "centre")) for name in scores
-        }
+        losses = {name: _loss(scores[name], labels[name], name in (*_OF_THINGS, "centre")) for name in scores}
         count = torch.stack([loss for name, loss in losses.items() if name.startswith("count ")]).sum()
         loss = (
             losses["kind"]
             + losses["colour"]
+            + losses["rank"]
             + losses["centre"]
             + 0.1 * losses["cell"]
             + self.options.counts * count
         )
-        shown = {name: losses[name].detach() for name in ("kind", "colour", "centre", "cell")}
+        shown = {name: losses[name].detach() for name in (*_OF_THINGS, "centre", "cell")}
         return {"loss": loss, **shown, "count": count.detach()}
 
     def finish(self, out: Path) -> None:
@@ -89,7 +92,7 @@ class ImageStage:
             raise CheckpointError(f"the image encoder is not good enough ({found}): train it longer")
 
     def accuracy(self) -> dict[str, float]:
-        """On unseen pictures, kind and colour of the token in the middle of each thing, the rest of all tokens."""
+        """On unseen pictures, kind, colour and rank of the token in the middle of each thing, the rest of all tokens."""
         labels = _labels(self.test)
         right: dict[str, list[float]] = {name: [] for name in labels}
         self.network.eval()
@@ -101,12 +104,13 @@ class ImageStage:
                 middle = labels["centre"][part] == 1
                 for name in scores:
                     hit = (scores[name].argmax(-1) == labels[name][part]).float()
-                    right[name] += (hit[middle] if name in ("kind", "colour") else hit).flatten().tolist()
+                    right[name] += (hit[middle] if name in _OF_THINGS else hit).flatten().tolist()
         self.network.train()
         return {name: float(np.mean(hits)) for name, hits in right.items()}
 
     def _scores(self, pixels: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
+        plain = sdpa_kernel(SDPBackend.MATH)  # torch's fused attention is slow backwards on a CPU
+        with plain, torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.bfloat16):
             tokens = self.encoder(pixels)
         heads = [name for name in self.network if name != "encoder"]
         return {name: self.network[name](tokens.float()) for name in heads}
@@ -126,26 +130,27 @@ def augment(pixels: Tensor) -> Tensor:
     values = pixels.permute(0, 3, 1, 2).float()
     batch = len(values)
     gain = 1 + 0.25 * (torch.rand(batch, 1, 1, 1) - 0.5) + 0.1 * (torch.rand(batch, 3, 1, 1) - 0.5)
-    values = values * gain + 6 * torch.rand(batch, 1, 1, 1) * torch.randn_like(values)
+    values = values * gain + 20 * torch.rand(batch, 1, 1, 1) * (torch.rand_like(values) - 0.5)
     return (values.clamp(0, 255) / 255 - 0.5) / 0.5
 
 
 def _labels(pictures: Pool) -> dict[str, Tensor]:
-    """Of every token [n, grid * grid]: kind and colour (0: background), whether it is a middle, its own place."""
+    """Of every token [n, grid * grid]: kind, colour and rank (0: background), whether it is a middle, its own place."""
     count, grid = pictures.patches.shape[:2]
-    kind = np.full((count, grid, grid), _IGNORED)
-    colour = kind.copy()
+    tables = {name: np.full((count, grid, grid), _IGNORED) for name in _OF_THINGS}
+    for table in tables.values():
+        table[pictures.patches == BACKGROUND] = 0
     centre = np.zeros((count, grid, grid), int)
-    kind[pictures.patches == BACKGROUND] = colour[pictures.patches == BACKGROUND] = 0
     for n, (view, centres) in enumerate(zip(pictures.views, pictures.centres)):
         for k, (item, (y, x)) in enumerate(zip(view, centres)):
             mine = pictures.patches[n] == k
             mine[y, x] = True
-            kind[n][mine] = 1 + KINDS.index(item.kind)
-            colour[n][mine] = 1 + COLOURS.index(item.colour)
+            tables["kind"][n][mine] = 1 + KINDS.index(item.kind)
+            tables["colour"][n][mine] = 1 + COLOURS.index(item.colour)
+            tables["rank"][n][mine] = 1 + k
             centre[n, y, x] = 1
     cell = np.broadcast_to(np.arange(grid * grid), (count, grid * grid)).copy()
-    tables = {"kind": kind, "colour": colour, "centre": centre, "cell": cell}
+    tables |= {"centre": centre, "cell": cell}
     for name in ("thing", *KINDS):
         counts = [sum(name in ("thing", item.kind) for item in view) for view in pictures.views]
         tables[f"count {name}"] = np.repeat(np.array(counts)[:, None], grid * grid, 1)

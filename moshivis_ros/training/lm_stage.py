@@ -83,10 +83,6 @@ class LMStage:
         siglip = self.config.siglip
         self.pool = pool(options.pictures, options.count, 1, siglip.image_size, siglip.patch_size)
         self.features = encode_pictures(self.model, self.pool, settings.bfloat16)
-        spoken = library.robot if library else {}
-        self.speakable = [
-            n for n, view in enumerate(self.pool.views) if dialogues.description(view) in spoken
-        ]
         _freeze(self.model, options.train)
         self.temporal = torch.compile(temporal, dynamic=False) if options.compile else temporal
 
@@ -138,11 +134,10 @@ class LMStage:
         """A sample and the picture (None: no picture) that each of its turns shows."""
         blind = rng.random() < self.options.blind
         swap = rng.random() < self.options.swap
-        speakable = form == "spoken" and rng.random() < 0.5
         shown: list[int | None] = []
         exchanges: list[dialogues.Exchange] = []
-        picture = None if blind else self._picture(rng, speakable)
-        other = self._picture(rng, speakable)
+        picture = None if blind else rng.randrange(len(self.pool))
+        other = rng.randrange(len(self.pool))
         repeat = rng.random() < 0.3
         quiet = rng.random() < self.options.quiet
         for turn in range(8):
@@ -151,9 +146,7 @@ class LMStage:
             if repeat and turn == 1 and exchanges[0].seen and picture is not None:
                 exchange = _again(rng, exchanges[0], self.pool.views[picture])
             else:
-                exchange = self._exchange(rng, form, picture)
-            if form == "spoken" and exchange.answer not in self.composer.library.robot:
-                exchange = self._exchange(rng, form, picture)
+                exchange = self._exchange(rng, picture)
             shown.append(picture)
             exchanges.append(exchange)
         tail = rng.random() < 0.2
@@ -161,18 +154,10 @@ class LMStage:
             rng, form, exchanges[: 1 if tail else 8], self.options.frames, quiet
         ), shown
 
-    def _picture(self, rng: random.Random, speakable: bool) -> int:
-        return rng.choice(self.speakable) if speakable and self.speakable else rng.randrange(len(self.pool))
-
-    def _exchange(self, rng: random.Random, form: str, picture: int | None) -> dialogues.Exchange:
-        while True:
-            if picture is None:
-                one = dialogues.exchange(rng, (), {"small talk": 1.0})
-            else:
-                one = dialogues.exchange(rng, self.pool.views[picture])
-            library = self.composer.library
-            if form != "spoken" or (library and one.answer in library.robot):
-                return one
+    def _exchange(self, rng: random.Random, picture: int | None) -> dialogues.Exchange:
+        if picture is None:
+            return dialogues.exchange(rng, (), {"small talk": 1.0})
+        return dialogues.exchange(rng, self.pool.views[picture])
 
     def _sight(self, samples: Sequence[Sample], pictures: Sequence[list[int | None]]) -> Sight:
         """What can be seen in every frame: at most SLOTS pictures a sample."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -12,26 +13,21 @@ from moshivis_ros.model.codec import build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.weights import load_into
 from moshivis_ros.training import dialogues, utterances
-from moshivis_ros.training.pictures import pool
 
 
-def texts(views: list[dialogues.View], renderings: int) -> tuple[list[str], dict[str, int]]:
-    """All questions of training, and the answers with the number of renderings of each.
-
-    Short answers come up all the time and are rendered more often; descriptions are those of ``views``.
-    """
+def texts(user: int, robot: int, least: int = 8) -> tuple[dict[str, int], dict[str, int]]:
+    """How many renderings of each question and of each part of an answer: about as often as training needs it."""
     rng = random.Random(0)
-    asked: set[str] = set()
-    answers = {dialogues.description(view): 2 for view in views}
+    asked: Counter[str] = Counter()
+    answered: Counter[str] = Counter()
     for _ in range(40000):
         one = dialogues.exchange(rng, dialogues.random_view(rng))
-        asked.add(one.question)
-        if one.kind not in ("describe", "teacher"):
-            answers[one.answer] = renderings
-    for kind in dialogues.KINDS:
-        for colour in dialogues.COLOURS:
-            answers[dialogues.description((dialogues.Item(kind, colour, ""),))] = renderings
-    return sorted(asked), answers
+        asked[one.question] += 1
+        answered.update(dialogues.parts(one.answer))
+    return tuple(
+        {text: max(least, round(n * wanted / counter.total())) for text, n in sorted(counter.items())}
+        for counter, wanted in ((asked, user), (answered, robot))
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", help="npz file")
     parser.add_argument("--model", required=True, help="folder of config.yaml")
     parser.add_argument("--codec", required=True, help="folder of the codec's file")
-    parser.add_argument("--pictures", required=True, help="npz of pictures: some of them are described")
-    parser.add_argument("--described", type=int, default=800, help="pictures whose description is spoken")
-    parser.add_argument("--renderings", type=int, default=60, help="of every question and short answer")
+    parser.add_argument(
+        "--questions", type=int, default=12000, help="recordings of users, about (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--answers", type=int, default=4000, help="recordings of the robot, about (%(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,11 +51,10 @@ def run(args: argparse.Namespace) -> int:
         mimi = build_mimi(config)
     path = Path(args.codec) / config.mimi_codec
     mimi = load_into(mimi, path, released_layout(mimi.state_dict()), "cpu", torch.float32)
-    size, patch = config.siglip.image_size, config.siglip.patch_size
-    views = list(pool(args.pictures, args.described, 1, size, patch).views)
-    asked, answers = texts(views, args.renderings)
-    print(f"{len(asked)} questions, {len(answers)} answers", flush=True)
-    utterances.save(utterances.build(mimi, asked, answers, args.renderings, 0), Path(args.out))
+    asked, answered = texts(args.questions, args.answers)
+    print(f"{sum(asked.values())} recordings of {len(asked)} questions, ", end="")
+    print(f"{sum(answered.values())} of {len(answered)} parts of answers", flush=True)
+    utterances.save(utterances.build(mimi, asked, answered, args.seed), Path(args.out))
     return 0
 
 

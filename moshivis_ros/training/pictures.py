@@ -25,13 +25,13 @@ TABLE = 0.72  # metres high
 WIDTH, HEIGHT = 224, 168  # pixels drawn
 # kind: range of width and of height, metres
 _SIZES = {
-    "ball": ((0.17, 0.28), (0.17, 0.28)),
-    "box": ((0.15, 0.26), (0.15, 0.30)),
-    "bottle": ((0.11, 0.15), (0.32, 0.44)),
-    "cup": ((0.14, 0.19), (0.14, 0.20)),
+    "ball": ((0.20, 0.27), (0.20, 0.27)),
+    "box": ((0.20, 0.27), (0.18, 0.30)),
+    "bottle": ((0.13, 0.16), (0.38, 0.48)),
+    "cup": ((0.18, 0.22), (0.18, 0.24)),
 }
-_APART = 0.29  # metres, sideways, so that nothing hides behind something
-_EDGES = (0.40, 0.60)  # shares of the width where left, middle and right meet
+_APART = 0.31  # metres, sideways, so that nothing hides behind something
+_EDGES = (0.37, 0.63)  # shares of the width where left, middle and right meet
 _CLEAR = 0.035  # nothing stands closer to such an edge: nobody could say which it is
 _HALF_LIVES = 150  # pictures of one room with one stock of things
 BACKGROUND, UNCLEAR = -1, -2
@@ -97,9 +97,9 @@ def _room(rng: random.Random) -> Scene:
 def arrange(rng: random.Random, room: Scene) -> tuple[Scene, tuple[Thing, ...]]:
     """A scene in ``room``, and the things that are on the table."""
     robot = Robot(
-        Pose(-1.7 + rng.uniform(-0.1, 0.35), rng.uniform(-0.12, 0.12), yaw=rng.uniform(-0.06, 0.06)),
+        Pose(rng.uniform(-1.55, -1.3), rng.uniform(-0.12, 0.12), yaw=rng.uniform(-0.06, 0.06)),
         mast=rng.uniform(1.1, 1.35),
-        tilt=rng.uniform(0.18, 0.36),
+        tilt=rng.uniform(0.22, 0.40),
     )
     eye = camera_pose(robot)
     count = rng.choices(range(MAX_THINGS + 1), weights=(1, 3, 3, 3, 2))[0]
@@ -122,7 +122,7 @@ def arrange(rng: random.Random, room: Scene) -> tuple[Scene, tuple[Thing, ...]]:
     shown = []
     for kind, y in zip(kinds, places):
         thing = stock[kind].pop()
-        pose = Pose(rng.uniform(-0.22, 0.22), y, TABLE + thing.size[2] / 2, yaw=rng.uniform(-0.6, 0.6))
+        pose = Pose(rng.uniform(-0.18, 0.18), y, TABLE + thing.size[2] / 2, yaw=rng.uniform(-0.6, 0.6))
         shown.append(replace(thing, colour=rng.choice(COLOURS), pose=pose, visible=True))
     names = {thing.name: thing for thing in shown}
     lights = tuple(

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.training.dialogues import Exchange
-from moshivis_ros.training.utterances import Library, Utterance
+from moshivis_ros.training.dialogues import Exchange, parts
+from moshivis_ros.training.utterances import Library, Utterance, join
 
 NOTHING = -1
 TEXT_AHEAD = 2  # frames
@@ -87,7 +87,19 @@ class Composer:
                 break
             sample.turn[begin:] = number
             at = end + (rng.randint(2, 8) if form == "written" else rng.randint(4, 14))
+        if form != "written":
+            self._damage(rng, tokens[1 + config.dep_q :])
         return sample
+
+    def _damage(self, rng: random.Random, user: npt.NDArray[np.int64]) -> None:
+        """Put random tokens among the user's [K, T], in place, so that no recording is learned by heart.
+
+        Few in codebook 1, which tells the phonemes; in each of the others often none and sometimes nearly all.
+        """
+        shares = [0.1 * rng.random(), *(rng.random() ** 4 for _ in user[1:])]
+        random_state = np.random.default_rng(rng.getrandbits(32))
+        chosen = random_state.random(user.shape) < np.array(shares)[:, None]
+        user[chosen] = random_state.integers(self.config.audio_card, size=int(chosen.sum()))
 
     def _fill(self, rng: random.Random, sample: Sample, noise: int, own: bool) -> None:
         """Silence on both sides."""
@@ -123,7 +135,7 @@ class Composer:
         words = [self.encode(word) for word in exchange.answer.split()]
         said: Utterance | None = None
         if own:
-            said = rng.choice(self.library.robot[exchange.answer])
+            said = join([rng.choice(self.library.robot[part]) for part in parts(exchange.answer)])
             begin = start + TEXT_AHEAD - int(said.words[0][1])
             times = [begin + int(when) - TEXT_AHEAD for _, when in said.words]
             end = begin + said.codes.shape[1]

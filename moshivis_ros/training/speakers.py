@@ -10,15 +10,15 @@ import numpy as np
 from moshivis_ros.training.voices import EspeakVoice, Sound, Speech
 
 ROBOT = EspeakVoice("gmw/en+f2", rate=170, pitch=50)
-USERS = ("en-us+m3", "en-us+m1", "en-us+m7", "en-us+f1", "en-us+f4", "en-us+m8")
+USERS = ("en-us+m3", "en-us+m1", "en-us+m7", "en-us+f1", "en-us+f4")
 HELD_OUT_USER = "en-us+m2"
-NOISE_LEVELS = (0.0, 0.0003, 0.001, 0.003)  # root mean square, of a full scale of 1
+NOISE_LEVELS = (0.0, 0.0003, 0.001)  # root mean square, of a full scale of 1
 
 
 def user(rng: random.Random, held_out: bool = False) -> EspeakVoice:
     """A user's voice at a random rate and pitch."""
     name = HELD_OUT_USER if held_out else rng.choice(USERS)
-    return EspeakVoice(name, rate=rng.randint(140, 195), pitch=rng.randint(35, 65))
+    return EspeakVoice(name, rate=rng.randint(145, 180), pitch=rng.randint(40, 60))
 
 
 def louder(speech: Speech, peak: float) -> Speech:

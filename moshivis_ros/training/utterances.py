@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Library:
-    """Renderings of sentences, of the user and of the robot, and of nobody at every level of noise [K, T]."""
+    """Renderings of the user's sentences, of the parts of the robot's, and of nobody at every level of noise [K, T]."""
 
     user: dict[str, list[Utterance]]
     robot: dict[str, list[Utterance]]
@@ -97,18 +97,26 @@ def mimi_codes(mimi: Any, sound: Tensor) -> Tensor:
     return codes
 
 
+def join(parts: Sequence[Utterance]) -> Utterance:
+    """One after the other without the silence that follows all but the last."""
+    codes, words, place = [], [], 0
+    for part in parts[:-1]:
+        length = int(part.end) + 1
+        codes.append(part.codes[:, :length])
+        words += [(word, place + at) for word, at in part.words]
+        place += length
+    last = parts[-1]
+    words += [(word, place + at) for word, at in last.words]
+    return Utterance(np.concatenate((*codes, last.codes), 1), tuple(words), place + last.end, last.noise)
+
+
 def build(
-    mimi: Any,
-    questions: Iterable[str],
-    answers: dict[str, int],
-    renderings: int,
-    seed: int,
-    held_out: bool = False,
+    mimi: Any, questions: dict[str, int], answers: dict[str, int], seed: int, held_out: bool = False
 ) -> Library:
-    """Speak and encode all questions ``renderings`` times and every answer as often as it says."""
+    """Speak and encode every text as often as it says."""
     rng = random.Random(f"utterances {seed}")
-    user = [(text, record(text, rng, False, held_out)) for text in questions for _ in range(renderings)]
-    robot = [(text, record(text, rng, True)) for text, times in answers.items() for _ in range(times)]
+    user = [(text, record(text, rng, False, held_out)) for text, n in questions.items() for _ in range(n)]
+    robot = [(text, record(text, rng, True)) for text, n in answers.items() for _ in range(n)]
     encoded = encode(mimi, [recording for _, recording in (*user, *robot)])
     library = Library({}, {}, _silences(mimi, rng))
     for (text, _), utterance in zip(user, encoded):
