@@ -98,6 +98,15 @@ def test_change_in_the_lead_in_of_an_answer_is_seen_before_the_answer() -> None:
     assert "refresh: changed" in play(GATING, steps)
 
 
+def test_a_moving_view_is_followed_slowly_until_an_answer_begins() -> None:
+    moving = [seen(10 + k * STEP, distance=FAR) for k in range(40)]
+    assert play(GATING, moving).count("refresh: changed") == pytest.approx(39 * STEP / GATING.spacing, abs=2)
+    answer = [replace(step, speaking=True, gate=0.9) for step in moving]
+    said = play(GATING, answer)
+    assert set(said[: int(GATING.onset / STEP)]) == {"refresh: changed"}
+    assert said[int(GATING.onset / STEP) + 2] == "defer: describing"
+
+
 def test_a_view_that_hovers_at_the_threshold_is_not_encoded_again_and_again() -> None:
     just = GATING.change_distance
     steps = [seen(10 + k * STEP, distance=just - 0.02 + 0.01 * (k % 2)) for k in range(50)]

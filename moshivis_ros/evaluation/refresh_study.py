@@ -51,7 +51,7 @@ POLICIES: dict[str, Settings] = {
     "every frame": Settings("interval", interval=0.0, max_per_minute=_UNLIMITED),
     "every 1 s": Settings("interval", interval=1.0, max_per_minute=_UNLIMITED),
     "every 2 s": Settings("interval", interval=2.0, max_per_minute=_UNLIMITED),
-    "on change": Settings("on_change"),
+    "on change": Settings("on_change", spacing=0.16),  # without speech to begin, less would be late
     "gating": Settings("gating"),
 }
 

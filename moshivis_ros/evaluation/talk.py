@@ -62,13 +62,13 @@ def generate(seed: int, frames: int, auc: float, changes: tuple[int, ...] = ()) 
             text[words] = True
             ends[words[-1]] = rng.random() < 0.85
             spoken[words[0] : words[-1] + 1] = spoken.max() + 1
+            visual[start : words[-1] + 1] = about_view
             if about_view:
                 content = sum(word < _frame(at + lead_in) for word in words) if number == 0 else 0
                 phrases.append((words[content + 1], words[-1]))
                 if number == 0:
                     answers.append(words[content])
             at += length + rng.uniform(0.24, 0.5)
-        visual[start : words[-1] + 1] = about_view
         at += rng.uniform(0.5, 4.0)
 
 

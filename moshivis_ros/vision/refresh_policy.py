@@ -39,7 +39,8 @@ class Settings:
     hold: longest time in seconds that a change waits while the model describes the old view.
     cut_hold: the same in seconds after a cut.
     keep_alive: age in seconds at which even an unchanged picture is encoded again.
-    spacing: shortest time in seconds between two refreshes of `on_change` and `gating`.
+    spacing: shortest time in seconds between two refreshes of `on_change` and `gating`; in onset and breath
+        `gating` does not wait.
     max_per_minute: refreshes allowed in any 60 seconds, except those that were requested.
     bad_patience: seconds for which bad frames (black, torn, blurred ...) are waited out; after that they
         are the view.
@@ -53,12 +54,12 @@ class Settings:
     gate_open: float = 0.2
     gate_closed: float = 0.1
     gate_smoothing: float = 1.0
-    onset: float = 0.88
+    onset: float = 0.8
     breath: float = 0.16
     hold: float = 4.0
     cut_hold: float = 3.0
     keep_alive: float = 60.0
-    spacing: float = 0.16
+    spacing: float = 0.4
     max_per_minute: int = 30
     bad_patience: float = 5.0
 
@@ -249,7 +250,7 @@ def _gating(state: State, seen: Observation, settings: Settings) -> Decision:
     describing = seen.speaking and state.looking and not beginning
     if state.changed_since is None:
         if beginning and state.looking and seen.distance >= settings.settle_distance:
-            return _spaced(state, seen, settings, "about to look")
+            return Decision("refresh", "about to look")
         if seen.age < settings.keep_alive:
             return Decision("keep", "unchanged")
         return Decision("defer", "describing") if describing else _spaced(state, seen, settings, "keep-alive")
@@ -258,7 +259,9 @@ def _gating(state: State, seen: Observation, settings: Settings) -> Decision:
         if held < (settings.cut_hold if seen.distance >= settings.cut_distance else settings.hold):
             return Decision("defer", "describing")
         return _spaced(state, seen, settings, "held long enough")
-    return _spaced(state, seen, settings, "phrase end" if state.held_since is not None else "changed")
+    reason = "phrase end" if state.held_since is not None else "changed"
+    # What is said next is about the view as it is then: a moving one is followed as fast as it can be.
+    return Decision("refresh", reason) if beginning else _spaced(state, seen, settings, reason)
 
 
 def _spaced(state: State, seen: Observation, settings: Settings, reason: str) -> Decision:
