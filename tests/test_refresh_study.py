@@ -13,7 +13,7 @@ import pytest
 
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.evaluation import refresh_study as study
-from moshivis_ros.evaluation.clips import Clip, load_clip, same_story
+from moshivis_ros.evaluation.clips import NUISANCES, Clip, disturbed, load_clip, same_story
 from moshivis_ros.evaluation.talk import generate
 from moshivis_ros.simulation.render import Seen
 
@@ -89,6 +89,14 @@ def test_every_frame_is_seldom_wrong_and_static_never_refreshes(clip: Clip) -> N
     assert totals["gating"].swaps_inside <= totals["on change"].swaps_inside
 
 
+@pytest.mark.parametrize("nuisance", NUISANCES)
+def test_a_nuisance_changes_the_picture_and_nothing_to_tell(nuisance: str) -> None:
+    frames = list(disturbed(nuisance, 3, 6.0))
+    assert len(frames) == 75
+    changed = max(float(np.abs(frame.astype(int) - frames[0]).mean()) for frame in frames)
+    assert changed > 1 or nuisance == "compression"  # which spoils all frames alike
+
+
 def test_a_detector_that_never_or_always_fires_scores_so(clip: Clip) -> None:
     footage = study.Footage(clip)
     never, always = study.detect(footage, 1.1), study.detect(footage, 0.0)
@@ -105,6 +113,7 @@ def test_the_command_writes_figures_and_the_table(clip: Clip, tmp_path: Path) ->
     assert study.run(parser.parse_args(given)) == 0
     figures = json.loads((tmp_path / "s.json").read_text())
     assert {row["policy"] for row in figures["policies"]} == set(study.POLICIES)
+    assert {row["nuisance"] for row in figures["nuisances"]} == set(NUISANCES)
     page = (tmp_path / "refresh_policy.md").read_text()
     assert page.startswith("Before") and page.endswith("After\n") and "YESTERDAY" not in page and "gating" in page
     assert (tmp_path / "refresh_policy.png").stat().st_size > 10_000

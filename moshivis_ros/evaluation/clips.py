@@ -28,6 +28,7 @@ from moshivis_ros.vision.scene_change import thumbnail
 FRAME_SECONDS = 0.08
 WIDTH, HEIGHT = 320, 240
 _SHADOW = "passing shadow"
+NUISANCES = ("noise", "flicker", "exposure", "small motion", "compression", "lamp", "shadow")
 VERSION = 3  # of scenes, camera and thumbnails: raise it and old files are not used any more
 
 Image = npt.NDArray[np.uint8]
@@ -104,7 +105,7 @@ class Camera:
         self._shake = rng.choice((0.0, 0.0, rng.uniform(0.3, 1.5)))  # standard deviation, pixels
         self._jpeg = rng.choice((0, rng.randint(35, 90)))
         self._tint = [rng.uniform(0.93, 1.07) for _ in range(3)]
-        self._gain = np.ones(frames)  # exposure, and how it settles after each step
+        self._gain: npt.NDArray[np.float64] = np.ones(frames)  # exposure, and how it settles after each step
         for _ in range(rng.randint(0, 2)):
             start, step = rng.randrange(frames), rng.uniform(0.7, 1.35)
             settle = rng.choice((1, 6, 25))
@@ -115,6 +116,21 @@ class Camera:
             start, kind = rng.randrange(20, frames), rng.choice(("black", "white", "torn", "blur", "blur"))
             length = 1 if kind == "torn" else rng.randint(1, 8)
             self._bad.update(dict.fromkeys(range(start, min(frames, start + length)), kind))
+
+    @classmethod
+    def at_its_worst(cls, nuisance: str, seed: int, frames: int) -> Camera:
+        """One that does nothing but this one of NUISANCES, as strongly as any; exposure steps every 4 s."""
+        camera = cls(seed, frames)
+        camera._noise = 7.0 if nuisance == "noise" else 0.0
+        camera._flicker = 0.06 if nuisance == "flicker" else 0.0
+        camera._shake = 1.5 if nuisance == "small motion" else 0.0
+        camera._jpeg = 35 if nuisance == "compression" else 0
+        camera._gain = np.ones(frames)
+        if nuisance == "exposure":
+            steps = np.random.default_rng(seed).choice((0.7, 1.0, 1.35), frames // 50 + 1)
+            camera._gain = np.repeat(steps, 50)[:frames]
+        camera._bad = {}
+        return camera
 
     def take(self, k: int, picture: Image) -> Image:
         rng = np.random.default_rng((self._seed, k))
@@ -133,7 +149,8 @@ class Camera:
             image = image * 3 + 200
         elif bad == "torn":
             image[int(rng.integers(60, 180)) :] = 128
-        image += rng.normal(0, self._noise, image.shape).astype(np.float32)
+        if self._noise:
+            image += rng.normal(0, self._noise, image.shape).astype(np.float32)
         taken = np.clip(image, 0, 255).astype(np.uint8)
         if self._jpeg:
             encoded = cv2.imencode(".jpg", taken, [cv2.IMWRITE_JPEG_QUALITY, self._jpeg])[1]
@@ -146,19 +163,44 @@ def clip_scene(seed: int, seconds: float) -> Scene:
     rng = random.Random(f"clip {seed}")
     events = rng.choices((0, 1, 2, 3, 4), weights=(2, 3, 5, 3, 1))[0]
     scene = random_script(random_scene(seed), seed, seconds, events)
-    changes = list(scene.changes)
     if rng.random() < 0.4:
-        light = rng.choice(scene.lights)
-        to = light.brightness * rng.uniform(0.55, 1.35)
-        changes.append(
-            Change(rng.uniform(2, seconds - 2), light.name, "brightness", to, rng.choice((0.0, 1.0)))
-        )
-    things = list(scene.things)
-    if rng.random() < 0.3:  # something passes under the lamp, out of sight: only its shadow shows
-        start, end = Pose(-0.2, -2.4, 2.1), Pose(-0.2, 2.4, 2.1)
-        things.append(Thing(_SHADOW, "box", "black", (0.5, 0.5, 0.03), start))
-        changes.append(Change(rng.uniform(1, seconds - 3), _SHADOW, "pose", end, duration=2.0))
-    return replace(scene, things=tuple(things), changes=tuple(changes))
+        scene = _with_lamp(rng, scene, seconds)
+    if rng.random() < 0.3:
+        scene = _with_shadow(rng, scene, seconds)
+    return scene
+
+
+def _with_lamp(rng: random.Random, scene: Scene, seconds: float) -> Scene:
+    light = rng.choice(scene.lights)
+    to = light.brightness * rng.uniform(0.55, 1.35)
+    change = Change(rng.uniform(2, seconds - 2), light.name, "brightness", to, rng.choice((0.0, 1.0)))
+    return replace(scene, changes=(*scene.changes, change))
+
+
+def _with_shadow(rng: random.Random, scene: Scene, seconds: float) -> Scene:
+    """Something passes under the lamp, out of sight: only its shadow shows."""
+    start, end = Pose(-0.2, -2.4, 2.1), Pose(-0.2, 2.4, 2.1)
+    thing = Thing(_SHADOW, "box", "black", (0.5, 0.5, 0.03), start)
+    change = Change(rng.uniform(1, seconds - 3), _SHADOW, "pose", end, duration=2.0)
+    return replace(scene, things=(*scene.things, thing), changes=(*scene.changes, change))
+
+
+def disturbed(nuisance: str, seed: int, seconds: float) -> Iterator[Image]:
+    """Frames of a room in which nothing to tell happens, with one of NUISANCES at its worst and no other."""
+    rng, scene = random.Random(f"disturbed {seed}"), random_scene(seed)
+    if nuisance == "lamp":
+        scene = _with_lamp(rng, scene, seconds)
+    elif nuisance == "shadow":
+        scene = _with_shadow(rng, scene, seconds)
+    frames = round(seconds / FRAME_SECONDS)
+    camera = Camera.at_its_worst(nuisance, seed, frames)
+    last, picture = None, None
+    with Renderer(scene, WIDTH, HEIGHT) as renderer:
+        for k in range(frames):
+            now = scene.at(k * FRAME_SECONDS)
+            if picture is None or now != last:
+                last, picture = now, renderer.image(now)
+            yield camera.take(k, picture)
 
 
 def steady_light(seed: int, seconds: float) -> bool:
@@ -188,7 +230,7 @@ def thumbnails(clip: Clip) -> npt.NDArray[np.uint8]:
 def _save(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.npz")
-    np.savez(partial, **arrays)
+    np.savez(partial, **arrays)  # type: ignore[arg-type]  # numpy types its one option, not the arrays
     partial.replace(path)  # a run that is cut off leaves no half file
 
 
@@ -219,8 +261,8 @@ def _encode(image: Image) -> bytes:
 
 
 def _decode(png: bytes) -> Image:
-    image = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
-    return np.asarray(image[:, :, ::-1], np.uint8)
+    image = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    return image[:, :, ::-1]
 
 
 def _packed(clip: Clip) -> dict[str, npt.NDArray[Any]]:
