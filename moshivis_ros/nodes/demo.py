@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,12 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
+from moshivis_ros.audio import SAMPLE_RATE
+from moshivis_ros.audio.files import read
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
+from moshivis_ros.nodes.messages import to_nanoseconds
+from moshivis_ros.vision.sources import PHOTOS
 
 NAMESPACE = "/moshivis_demo"
 RANDOM = """
@@ -39,6 +44,7 @@ speed, but it makes sounds and syllables without sense. For the real robot, with
 START_SECONDS = 60.0
 LOAD_SECONDS = 3600.0  # a model of 16 GB may have to be downloaded first
 END_SECONDS = 20.0
+EARLY_SECONDS = 4.0  # between the next picture and the question about it; a node takes some of it to start
 
 
 stop = threading.Event()  # Ctrl-C was pressed
@@ -84,10 +90,12 @@ def _options(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--audio", type=Path, help="a recorded question (default: one of the project's own)")
     parser.add_argument(
-        "--images", type=Path, help="a photo, a folder of photos or a video (default: as above)"
+        "--images",
+        type=Path,
+        help="a photo, a video, or a folder of photos, each of which is asked about (default: as above)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=8.0, help="to listen to the answer, after the question"
+        "--seconds", type=float, default=8.0, help="to listen to the answer, after each question"
     )
     parser.add_argument("--out", type=Path, default=Path("conversation"), help="folder for what is recorded")
     parser.add_argument("--speaker", action="store_true", help="also play the robot's voice")
@@ -115,29 +123,43 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     model = options.model or _shipped_model(stack)
     node = Demo()
     stack.callback(node.destroy_node)
-    talk = stack.enter_context(
-        _running("talk", model=model, device=options.device, refresh_policy="interval")
-    )
+    talk = stack.enter_context(_running("talk", model=model, device=options.device))
     recorder = stack.enter_context(_running("recorder", folder=str(options.out)))
-    camera = stack.enter_context(
-        _running("video_file", path=str(options.images), slide_seconds=4.0, loop=True, format="jpeg")
-    )
     if options.speaker:
         stack.enter_context(_running("speaker"))
-    nodes = {"talk": talk, "recorder": recorder, "video_file": camera}
+    nodes = {"talk": talk, "recorder": recorder}
     print(f"loading {model} ...")
     node.change_state(Transition.TRANSITION_CONFIGURE, nodes)
-    node.change_state(Transition.TRANSITION_ACTIVATE, nodes)
-    print(f"asking {options.audio}\n")
-    with _running("audio_file", path=str(options.audio), tail=options.seconds) as question:
-        node.until(lambda: question.poll() is not None, nodes, None)
-        if question.returncode:
-            raise DemoError(f"audio_file ended with code {question.returncode}; what it wrote is above")
+    # The question comes again and again, and the next picture a while before it, as if somebody moved the things.
+    nodes["audio_file"] = stack.enter_context(
+        _running("audio_file", path=str(options.audio), tail=options.seconds, loop=True)
+    )
+    period = read(options.audio).size / SAMPLE_RATE + options.seconds
+    early = min(EARLY_SECONDS, options.seconds / 2)
+    pictures = _pictures(options.images)
+    for turn, picture in enumerate(pictures, start=1):
+        with _running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
+            showing = {**nodes, "video_file": camera}
+            if turn == 1:
+                node.change_state(Transition.TRANSITION_ACTIVATE, showing)
+            print(f"\n[shown {picture.name}, asked {options.audio.name}]", flush=True)
+            end = turn * period - (early if turn < len(pictures) else 0.0)
+            node.until(partial(node.has_heard, end), showing, None)
     node.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
     _stop("recorder", recorder)
     if not node.frames:
         raise DemoError("the robot said nothing, not even silence: no message came on audio_out")
     print(f"\n\n{node.frames} frames of 80 ms, {node.refreshes} pictures seen")
+
+
+def _pictures(path: Path) -> list[Path]:
+    """What is shown, one after the other: the pictures of a folder, or the picture or video itself."""
+    if not path.is_dir():
+        return [path]
+    pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS)
+    if not pictures:
+        raise DemoError(f"there is no picture in {path}")
+    return pictures
 
 
 def _shipped_model(stack: ExitStack) -> str:
@@ -189,6 +211,7 @@ class Demo(Node):
     def __init__(self) -> None:
         super().__init__("demo", namespace=NAMESPACE)
         self.frames = self.refreshes = 0
+        self._first = self._newest = 0  # stamps of audio_out, ns
         self._state: Any = self.create_client(ChangeState, "talk/change_state")
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Audio, "audio_out", self._on_audio, 10)
@@ -219,8 +242,14 @@ class Demo(Node):
         if not future.result().success:
             raise DemoError("the talk node refused; its reason is above")
 
+    def has_heard(self, seconds: float) -> bool:
+        """So much sound, from the first to the newest that was answered."""
+        return self._newest - self._first >= seconds * 1e9
+
     def _on_audio(self, message: Audio) -> None:
         self.frames += 1
+        self._newest = to_nanoseconds(message.header.stamp)
+        self._first = self._first or self._newest
 
     def _on_transcript(self, message: Transcript) -> None:
         if not message.final:

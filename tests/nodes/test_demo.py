@@ -40,11 +40,11 @@ def run(environment: dict[str, str], *arguments: str | Path) -> subprocess.Popen
 
 
 def test_a_conversation_from_nothing(environment: dict[str, str], tmp_path: Path) -> None:
-    demo = run(environment, "--out", tmp_path / "out", "--seconds", "2")
+    demo = run(environment, "--out", tmp_path / "out", "--seconds", "6")
     output, _ = demo.communicate(timeout=180)
     assert demo.returncode == 0, output
     assert "RANDOM" in output and "kyutai/moshika-vis-pytorch-bf16" in output
-    assert "sees a new picture" in output
+    assert output.count("sees a new picture") == 2  # one of each of the two scenes
     sound, rate = soundfile.read(tmp_path / "out" / "conversation.wav")
     assert rate == 24000 and sound.shape[1] == 2 and len(sound) > 4 * rate
     assert (np.abs(sound).max(axis=0) > 0.01).all()  # both sides are heard
@@ -57,7 +57,7 @@ def test_ctrl_c_ends_all_of_it(environment: dict[str, str], checkpoint: Path, tm
     demo = run(environment, "--out", tmp_path / "out", "--model", checkpoint)
     assert demo.stdout is not None
     output = ""
-    while "asking" not in output:
+    while "shown" not in output:
         line = demo.stdout.readline()
         assert line, output
         output += line
