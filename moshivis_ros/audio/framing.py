@@ -62,9 +62,13 @@ class AudioInput:
 
     def __init__(self) -> None:
         self.counts = InputCounts()
-        self._framer = Framer()
-        self._resampler = Resampler(SAMPLE_RATE, SAMPLE_RATE)
         self._rate = SAMPLE_RATE
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin anew with the next message: nothing before it is missed, and no part of a frame is kept."""
+        self._framer = Framer()
+        self._resampler = Resampler(self._rate, SAMPLE_RATE)
         self._expected: int | None = None
 
     def push(

@@ -31,6 +31,7 @@ class AudioQueue:
         """Forget what waits. `now`: nanoseconds, the stamp of the first silence."""
         with self._changed:
             self._frames.clear()
+            self._input.restart()
             self._stamp = now
             self._deadline = time.monotonic() + PATIENCE
 

@@ -68,6 +68,19 @@ def test_a_start_forgets_what_waits_and_bad_sound_raises() -> None:
     assert queue.counts["audio messages refused"] == 1
 
 
+def test_what_was_said_before_a_start_is_not_lost() -> None:
+    """The microphone went on while nobody listened: neither counted, nor made up for by silence, nor half kept."""
+    queue = AudioQueue(max_backlog=6)
+    queue.put(sound(1)[:2000], index=0, stamp=NOW)
+    queue.start(NOW + 30 * FRAME)
+    queue.put(sound(2), index=40, stamp=NOW + 40 * FRAME)
+    stamp, samples = queue.get()
+    assert stamp == NOW + 40 * FRAME and (samples == np.float32(2 / 32768)).all()
+    assert queue.counts["audio messages lost"] == 0
+    queue.put(sound(3), index=42, stamp=NOW + 42 * FRAME)
+    assert queue.counts["audio messages lost"] == 1
+
+
 def test_the_newest_picture_wins() -> None:
     slot = PictureSlot()
     assert slot.take() is None
