@@ -8,9 +8,11 @@ export PYTHON TORCH_INDEX
 venv := $(CURDIR)/.venv
 in_venv := VIRTUAL_ENV=$(venv) CMAKE_PREFIX_PATH=$(venv) PATH="$(venv)/bin:$$PATH"
 run := AMENT_PREFIX_PATH=$(venv) $(in_venv)
+configs := moshivis_ros/training/configs
+trained := build/builtin
 sources := CMakeLists.txt package.xml scripts/node.in $(shell find msg moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help talk test build lint clean
+.PHONY: help talk test build lint builtin clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -28,6 +30,15 @@ lint: .venv/built  ## ruff and mypy
 	@$(run) mypy
 
 build: .venv/built  ## set up .venv and build the package into it
+
+builtin: .venv/built  ## train the miniature from nothing (hours; goes on where it stopped) into build/builtin/checkpoint
+	@$(run) moshivis train $(configs)/codec.yaml
+	@$(run) moshivis train $(configs)/image_encoder.yaml
+	@$(run) python -m moshivis_ros.training.make_library $(trained)/library.npz --model $(configs)/builtin --codec $(trained)/codec
+	@$(run) moshivis train $(configs)/lm_written.yaml
+	@$(run) moshivis train $(configs)/lm.yaml
+	@$(run) python -m moshivis_ros.training.assemble $(trained)/checkpoint --model $(configs)/builtin --lm $(trained)/lm --codec $(trained)/codec
+	@$(run) moshivis eval $(trained)/checkpoint --write docs/builtin_scores.md
 
 clean:  ## remove what was built, and .venv
 	rm -rf .venv build log

@@ -11,7 +11,6 @@ from moshivis_ros.model.checkpoint import save_model
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.training.lm_stage import model_of
-from moshivis_ros.training.wordpieces import make_tokenizer
 
 
 def assemble(config: ModelConfig, lm: Path, codec: Path | None, folder: Path) -> None:
@@ -19,7 +18,7 @@ def assemble(config: ModelConfig, lm: Path, codec: Path | None, folder: Path) ->
     model = MoshiVis(config)
     model.load_state_dict(model_of(lm))
     save_model(model.bfloat16(), folder)
-    make_tokenizer(config, folder)
+    shutil.copy(lm / config.text_tokenizer, folder)
     if (
         codec is not None
     ):  # stays float32: rounded, it would write other tokens than the LM has learned to read

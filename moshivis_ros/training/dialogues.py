@@ -38,13 +38,14 @@ View = tuple[Item, ...]
 class Exchange:
     """One question and its answer. kind: for the tables; seen: the answer is about the picture.
 
-    keys: the words of the answer that make it right.
+    keys: the words of the answer that make it right. about: which things of the view are asked for.
     """
 
     kind: str
     question: str
     answer: str
     keys: tuple[str, ...] = ()
+    about: tuple[int, ...] = ()
 
     @property
     def seen(self) -> bool:
@@ -213,6 +214,11 @@ def _only(view: View) -> list[Item]:
     return [item for item in view if sum(other.kind == item.kind for other in view) == 1]
 
 
+def _about(view: View, what: str) -> tuple[int, ...]:
+    """The things to which "ball", "red" or "red ball" fits."""
+    return tuple(k for k, item in enumerate(view) if set(what.split()) <= {item.kind, item.colour})
+
+
 def _absent(view: View) -> list[str]:
     return [kind for kind in KINDS if all(item.kind != kind for item in view)]
 
@@ -226,9 +232,10 @@ def colour(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
         said = rng.choice((item.colour, wrong))
         answer = f"{'Yes' if said == item.colour else 'No'}, it is {item.colour}."
         question = IS_IT.draw(rng, held_out, kind=item.kind, colour=said)
-        return Exchange("colour", question, answer, (answer[:2].lower().strip(","), item.colour))
+        keys = (answer[:2].lower().strip(","), item.colour)
+        return Exchange("colour", question, answer, keys, _about(view, item.kind))
     question = COLOUR.draw(rng, held_out, kind=item.kind)
-    return Exchange("colour", question, f"It is {item.colour}.", (item.colour,))
+    return Exchange("colour", question, f"It is {item.colour}.", (item.colour,), _about(view, item.kind))
 
 
 def thing(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
@@ -237,7 +244,7 @@ def thing(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
         return None
     item = rng.choice(items)
     question = THING.draw(rng, held_out, colour=item.colour)
-    return Exchange("thing", question, f"It is a {item.kind}.", (item.kind,))
+    return Exchange("thing", question, f"It is a {item.kind}.", (item.kind,), _about(view, item.colour))
 
 
 def place(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
@@ -245,20 +252,21 @@ def place(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
         return None
     item = rng.choice(items)
     question = PLACE.draw(rng, held_out, kind=item.kind)
-    return Exchange("place", question, f"It is {item.place}.", (item.place.split()[-1],))
+    keys = (item.place.split()[-1],)
+    return Exchange("place", question, f"It is {item.place}.", keys, _about(view, item.kind))
 
 
 def number(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
     counts = {kind: sum(item.kind == kind for item in view) for kind in KINDS}
     draw = rng.random()
     if draw < 0.35:
-        what, count = "things", len(view)
+        what, count, about = "things", len(view), ()
     else:  # as many twos and threes as ones and nones
         wanted = rng.choice(sorted(set(counts.values())))
         what = rng.choice([kind for kind, n in counts.items() if n == wanted])
-        count, what = wanted, _plural(what)
+        count, what, about = wanted, _plural(what), _about(view, what)
     question = NUMBER.draw(rng, held_out, kinds=what)
-    return Exchange("number", question, f"I see {NUMBERS[count]}.", (NUMBERS[count],))
+    return Exchange("number", question, f"I see {NUMBERS[count]}.", (NUMBERS[count],), about)
 
 
 def presence(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
@@ -266,7 +274,7 @@ def presence(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
         item = rng.choice(view)
         what = rng.choice((item.kind, f"{item.colour} {item.kind}"))
         question = PRESENCE.draw(rng, held_out, a=_a(what), what=what)
-        return Exchange("presence", question, "Yes, there is one.", ("yes",))
+        return Exchange("presence", question, "Yes, there is one.", ("yes",), _about(view, what))
     if rng.random() < 0.5 and view:  # right kind, wrong colour
         kind = rng.choice(view).kind
         there = {item.colour for item in view if item.kind == kind}

@@ -25,12 +25,14 @@ class Sight(NamedTuple):
     v: Tensor  # [B, H, N, D]
     mask: Tensor | None  # [B, 1, T, N] bool; None: all of them, always
     on: Tensor  # [B, T, 1] float, 0 where there is no picture
+    about: Tensor | None = None  # [B, T, N] float, 1 for the tokens of what is being talked about
 
 
 class Temporal(NamedTuple):
     hidden: Tensor  # [B, T, dim]
     text_logits: Tensor  # [B, T, text_card]
     gates: Tensor  # [B, layers, T], mean gate of every layer, 0 without a picture
+    gaze: Tensor  # [B, layers, T], share of the attention to pictures that is on what is being talked about
 
 
 def columns(tokens: Tensor, config: ModelConfig) -> Tensor:
@@ -68,12 +70,13 @@ def temporal(model: MoshiVis, read: Tensor, sight: Sight | None) -> Temporal:
     angles = rotary(steps[:, None], frequencies)
     age = steps[:, None] - steps
     window = (age >= 0) & (age < config.context)
-    shared, gates = llm.transformer.shared_cross_attention, []
+    shared, gates, gazes = llm.transformer.shared_cross_attention, [], []
     for layer in llm.transformer.layers:
-        x, gate = _layer(layer, x, angles, window, shared, sight)
+        x, gate, gaze = _layer(layer, x, angles, window, shared, sight)
         gates.append(gate)
+        gazes.append(gaze)
     hidden = llm.out_norm(x)
-    return Temporal(hidden, llm.text_linear(hidden), torch.stack(gates, 1))
+    return Temporal(hidden, llm.text_linear(hidden), torch.stack(gates, 1), torch.stack(gazes, 1))
 
 
 def _layer(
@@ -83,30 +86,33 @@ def _layer(
     window: Tensor,
     shared: SharedCrossAttention,
     sight: Sight | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     attention = layer.self_attn
     qkv = attention.in_proj(layer.norm1(x)).unflatten(-1, (3, attention.num_heads, -1))
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, H, T, D]
     q, k = rotate(q, *angles), rotate(k, *angles)
-    y = _attend(q, k, v, window)
+    y, _ = _attend(q, k, v, window)
     x = x + attention.out_proj(y.transpose(1, 2).flatten(2))
-    gate = x.new_zeros(x.shape[:2])
+    gate = gaze = x.new_zeros(x.shape[:2])
     if sight is not None:
         q = shared.q_proj(layer.norm_cross(x)).unflatten(-1, (shared.num_heads, -1))
-        y = _attend(q.transpose(1, 2), sight.k, sight.v, sight.mask)
+        y, shares = _attend(q.transpose(1, 2), sight.k, sight.v, sight.mask)
+        if sight.about is not None:
+            gaze = (shares.mean(1) * sight.about).sum(-1)
         y = shared.out_proj(y.transpose(1, 2).flatten(2))
         open_by = layer.cross_attention.gate(y) * sight.on
         x = x + y * open_by
         gate = open_by.float().mean(-1)
-    return x + layer.gating(layer.norm2(x)), gate
+    return x + layer.gating(layer.norm2(x)), gate, gaze
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention as three plain operations: torch's fused one is slow backwards on a CPU (a third of a step)."""
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Attention and its shares, as plain operations: torch's fused one is slow backwards on a CPU (a third of a step)."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(-1).to(v.dtype) @ v
+    shares = scores.softmax(-1)
+    return shares.to(v.dtype) @ v, shares
 
 
 def audio_logits(model: MoshiVis, hidden: Tensor, text: Tensor, audio: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ class Options:
     gate_scale: float = 4.0  # learning rate of the gates against that of the rest
     audio_weight: float = 1.0
     ear_weight: float = 0.5  # of the loss on the user's words
+    gaze_weight: float = 1.0  # of the loss on what the upper half of the layers looks at
     first_codebook: float = 4.0  # weight of codebook 1 against each of the others
     speech_frames: float = 0.5  # share of the frames with own speech that the depformer learns in a step
     silent_frames: float = 0.1  # and of those without
@@ -76,7 +78,10 @@ class LMStage:
         self.model.image_prefix.enc.model.load_state_dict(load_file(options.image_encoder))
         self.model.to(settings.device)
         out = Path(settings.out)
-        make_tokenizer(self.config, out)
+        if options.start:  # tokens must mean what they meant
+            shutil.copy(Path(options.start) / self.config.text_tokenizer, out)
+        else:
+            make_tokenizer(self.config, out)
         tokenizer = Tokenizer.load(out, self.config)
         library = utterances.load(options.library) if options.library else None
         self.composer = Composer(self.config, tokenizer.encode, library, Weights(**options.weights))
@@ -99,12 +104,12 @@ class LMStage:
 
     def losses(self, rng: random.Random, step: int, steps: int) -> dict[str, Tensor]:
         forms = [form for form, count in self.options.mixture.items() for _ in range(count)]
-        samples, pictures = zip(*(self._sample(rng, form) for form in forms))
+        samples, pictures, exchanges = zip(*(self._sample(rng, form) for form in forms))
         device = self.settings.device
         tokens = torch.from_numpy(np.stack([s.tokens for s in samples])).to(device)
         weight = torch.from_numpy(np.stack([s.weight for s in samples])).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=self.settings.bfloat16):
-            sight = None if self.options.train == "backbone" else self._sight(samples, pictures)
+            sight = None if self.options.train == "backbone" else self._sight(samples, pictures, exchanges)
             out = self.temporal(self.model, columns(tokens, self.config), sight)
             each = F.cross_entropy(
                 out.text_logits.float().flatten(0, 1), tokens[:, 0].flatten(), reduction="none"
@@ -117,6 +122,11 @@ class LMStage:
                 ear = F.cross_entropy(self.ear(out.hidden[heard >= 0]).float(), heard[heard >= 0])
                 loss = loss + self.options.ear_weight * ear
                 shown["ear"] = ear.detach()
+            if sight is not None and (asked := sight.about.amax(-1) > 0).any():
+                gaze = out.gaze[:, self.config.num_layers // 2 :].float().mean(1)[asked]
+                gaze = -(gaze + 1e-3).log().mean()
+                loss = loss + self.options.gaze_weight * gaze
+                shown["gaze"] = gaze.detach()
             if "spoken" in forms:
                 audio = self._audio(samples, forms, tokens, out.hidden)
                 loss = loss + self.options.audio_weight * audio
@@ -130,8 +140,10 @@ class LMStage:
         """The network as model.safetensors and config.yaml, beside the tokenizer."""
         save_model(self.model, out)
 
-    def _sample(self, rng: random.Random, form: str) -> tuple[Sample, list[int | None]]:
-        """A sample and the picture (None: no picture) that each of its turns shows."""
+    def _sample(
+        self, rng: random.Random, form: str
+    ) -> tuple[Sample, list[int | None], list[dialogues.Exchange]]:
+        """A sample, and of each of its turns the picture (None: no picture) and what is said."""
         blind = rng.random() < self.options.blind
         swap = rng.random() < self.options.swap
         shown: list[int | None] = []
@@ -149,18 +161,22 @@ class LMStage:
                 exchange = self._exchange(rng, picture)
             shown.append(picture)
             exchanges.append(exchange)
-        tail = rng.random() < 0.2
-        return self.composer.compose(
-            rng, form, exchanges[: 1 if tail else 8], self.options.frames, quiet
-        ), shown
+        fitting = exchanges[: 1 if rng.random() < 0.2 else 8]  # one: a long silence follows
+        sample = self.composer.compose(rng, form, fitting, self.options.frames, quiet)
+        return sample, shown, exchanges
 
     def _exchange(self, rng: random.Random, picture: int | None) -> dialogues.Exchange:
         if picture is None:
             return dialogues.exchange(rng, (), {"small talk": 1.0})
         return dialogues.exchange(rng, self.pool.views[picture])
 
-    def _sight(self, samples: Sequence[Sample], pictures: Sequence[list[int | None]]) -> Sight:
-        """What can be seen in every frame: at most SLOTS pictures a sample."""
+    def _sight(
+        self,
+        samples: Sequence[Sample],
+        pictures: Sequence[list[int | None]],
+        exchanges: Sequence[list[dialogues.Exchange]],
+    ) -> Sight:
+        """What can be seen in every frame, at most SLOTS pictures a sample; and what the answers are about."""
         slots, which, on = [], [], []
         for sample, shown in zip(samples, pictures):
             there = list(dict.fromkeys(p for p in shown if p is not None))[:SLOTS] or [0]
@@ -174,7 +190,14 @@ class LMStage:
         k, v = self.model.llm.transformer.shared_cross_attention.keys_values(source)
         slot = torch.arange(SLOTS, device=device).repeat_interleave(features.shape[2])
         mask = torch.from_numpy(np.stack(which)).to(device)[:, None, :, None] == slot
-        return Sight(k, v, mask, torch.from_numpy(np.stack(on)).float().to(device)[..., None])
+        patches = self.pool.patches[np.array(slots)].reshape(len(slots), -1)  # [B, SLOTS * N]
+        about = np.zeros((*mask.shape[::2], len(slot)), np.float32)
+        for row, (sample, said) in enumerate(zip(samples, exchanges)):
+            for turn in range(int(sample.turn.max()) + 1):
+                frames = (sample.turn == turn) & (sample.seen == 1)
+                about[row, frames] = np.isin(patches[row], said[turn].about)
+        shown = torch.from_numpy(np.stack(on)).float().to(device)[..., None]
+        return Sight(k, v, mask, shown, torch.from_numpy(about).to(device) * mask[:, 0])
 
     def _audio(
         self, samples: Sequence[Sample], forms: Sequence[str], tokens: Tensor, hidden: Tensor
