@@ -2,98 +2,168 @@
 
     python benchmarks/quantization.py memory
     python benchmarks/quantization.py damage tests/golden/tiny_a tests/golden/tiny_b
+    python benchmarks/quantization.py random full 6
 
-`memory` allocates nothing. `damage` feeds every model the golden tokens and compares its logits with float32.
+`memory` allocates nothing. `damage` feeds every model the golden tokens and compares its logits with float32. `random`
+does so with random weights of a size of `moshivis bench` and 6 frames; of the full size it takes 6 GB and some minutes.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from moshivis_ros import bench
+from moshivis_ros.bench import SIZES
 from moshivis_ros.model.checkpoint import load_model
-from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.layers import rotary, rotary_frequencies
+from moshivis_ros.model.lm import ImageKV, Layer, MoshiVis, Position, Window
 from moshivis_ros.model.quantize import Quantizer, quantize
 from moshivis_ros.model.stream import Stream
 
 MIMI_BYTES = 79_300_000 * 4  # float32
 
 
-def memory() -> None:
-    """Bytes of everything that is loaded with the released model, window full, CUDA context apart."""
-    config = ModelConfig.preset("moshika-vis")
+def released(form: str | None) -> MoshiVis:
+    """The released model in bf16 or with smaller weights, of no memory."""
     with torch.device("meta"):
-        model = MoshiVis(config)
-    quantised = Quantizer(model, "int8").layers
-    small = sum(layer.weight.numel() for layer in quantised)
-    rows = sum(layer.weight.shape[0] for layer in quantised)
-    encoder = sum(p.numel() for p in model.image_prefix.parameters())
-    embeddings = sum(
-        p.numel() for name, p in model.named_parameters() if "emb." in name and "image_prefix" not in name
-    )
-    rest = sum(p.numel() for p in model.parameters()) - small - encoder - embeddings
-    window = 2 * config.num_layers * config.context * config.dim
-    picture = 2 * config.image_tokens() * config.dim
-    forms = {"bf16": 2 * small, "int8": small + 2 * rows, "int4 g128": small // 2 + small // 128 * 4}
-    table = {
-        form: {
-            "linear layers of a step": weights,
-            "embeddings, bf16": 2 * embeddings,
-            "norms and cross-attention K/V weights, bf16": 2 * rest,
-            "image encoder, bf16": 2 * encoder,
-            "attention window (3000 frames), bf16": 2 * window,
-            "picture K/V, bf16": 2 * picture,
-            "Mimi, float32": MIMI_BYTES,
-        }
-        for form, weights in forms.items()
+        model = MoshiVis(SIZES["full"]).bfloat16()
+    if form is not None:
+        Quantizer(model, form).expect()
+    return model
+
+
+def table() -> None:
+    """Everything that is loaded with the released model, window full, CUDA context apart."""
+    columns = {
+        "bf16": bench.memory(released(None), mimi=MIMI_BYTES),
+        "int8": bench.memory(released("int8"), mimi=MIMI_BYTES),
+        "int8, int8 window": bench.memory(released("int8"), "int8", mimi=MIMI_BYTES),
+        "int4 g128": bench.memory(released("int4"), mimi=MIMI_BYTES),
+        "int4 g128, int8 window": bench.memory(released("int4"), "int8", mimi=MIMI_BYTES),
     }
-    print("| GB |" + "".join(f" {form} |" for form in table) + "\n|---|" + "---:|" * len(table))
-    for part in table["bf16"]:
-        print(f"| {part} |" + "".join(f" {column[part] / 1e9:.2f} |" for column in table.values()))
-    print("| **sum** |" + "".join(f" **{sum(column.values()) / 1e9:.2f}** |" for column in table.values()))
-    print(
-        f"\nint8 embeddings would save {embeddings / 1e9:.2f} GB, an int8 image encoder {encoder / 1e9:.2f} GB,"
-    )
-    print(f"an int8 window {window * (1 - 2 / 128) / 1e9:.2f} GB (a bf16 scale per 128 numbers).")
+    print("| GB |" + "".join(f" {form} |" for form in columns) + "\n|---|" + "---:|" * len(columns))
+    for part in columns["bf16"]:
+        print(f"| {part} |" + "".join(f" {column[part] / 1e9:.2f} |" for column in columns.values()))
+    print("| **sum** |" + "".join(f" **{sum(column.values()) / 1e9:.2f}** |" for column in columns.values()))
+    plain = columns["bf16"]
+    print(f"\nint8 embeddings would save {plain['embeddings'] / 2e9:.2f} GB,", end=" ")
+    print(f"an int8 image encoder {plain['image encoder'] / 2e9:.2f} GB.")
 
 
 def damage(folders: list[str]) -> None:
-    print("| golden data | weights | text logits | audio logits | same text token | same audio token |")
-    print("|---|---|---:|---:|---:|---:|")
+    _head("golden data")
     for folder in map(Path, folders):
         exact = _logits(load_model(folder, "cpu", torch.float32), folder)
-        models = {
-            "bf16": load_model(folder, "cpu", torch.bfloat16),
-            "int8": quantize(load_model(folder, "cpu", torch.float32), "int8"),
-            "int8, rest bf16": quantize(load_model(folder, "cpu", torch.bfloat16), "int8"),
-            "int4": quantize(load_model(folder, "cpu", torch.float32), "int4"),
+        models: dict[str, tuple[MoshiVis, str | None]] = {
+            "bf16": (load_model(folder, "cpu", torch.bfloat16), None),
+            "int8": (load_model(folder, "cpu", torch.float32, "int8"), None),
+            "int8, rest bf16": (load_model(folder, "cpu", torch.bfloat16, "int8"), None),
+            "int4": (load_model(folder, "cpu", torch.float32, "int4"), None),
+            "float32, int8 window": (load_model(folder, "cpu", torch.float32), "int8"),
+            "int8, rest bf16, int8 window": (load_model(folder, "cpu", torch.bfloat16, "int8"), "int8"),
         }
-        for form, model in models.items():
-            found = _logits(model, folder)
-            errors = [float((b - a).norm() / a.norm()) for a, b in zip(exact, found, strict=True)]
-            same = [
-                float((a.argmax(-1) == b.argmax(-1)).float().mean())
-                for a, b in zip(exact, found, strict=True)
-            ]
-            print(
-                f"| {folder.name} | {form} | {errors[0]:.2%} | {errors[1]:.2%} | {same[0]:.1%} | {same[1]:.1%} |"
-            )
+        for form, (model, kv_cache) in models.items():
+            _row(folder.name, form, exact, _logits(model, folder, kv_cache))
 
 
 @torch.no_grad()
-def _logits(model: MoshiVis, folder: Path) -> tuple[Tensor, Tensor]:
+def random(size: str, steps: int) -> None:
+    """Random weights, layer by layer: memory holds one layer at a time, and the depformer."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(SIZES[size], context=steps, siglip=SIZES["tiny"].siglip)
+    heads, width = config.num_heads, config.dim // config.num_heads
+    tokens = torch.randint(config.audio_card, (steps, config.dep_q))
+    # as torch makes embeddings and linear layers: the sum of 17 rows, and a picture after its norm
+    first = (1 + config.n_q) ** 0.5 * torch.randn(steps, config.dim)
+    source = torch.randn(1, 256, config.dim)
+    forms = {
+        "float32": (torch.float32, None, None),
+        "bf16": (torch.bfloat16, None, None),
+        "int8, rest bf16": (torch.bfloat16, "int8", None),
+        "int4, rest bf16": (torch.bfloat16, "int4", None),
+        "float32, int8 window": (torch.float32, None, "int8"),
+    }
+    hidden = {form: first.to(dtype, copy=True) for form, (dtype, _, _) in forms.items()}
+    shared, pictures = {}, {}
+    frequencies = torch.zeros(3, 1, 1, width // 2)
+    frequencies[:2] = rotary_frequencies(width, config.max_period)
+    for index in range(config.num_layers):
+        exact = Layer(config, index)
+        for form, (dtype, weights, window) in forms.items():
+            layer = _smaller(copy.deepcopy(exact).to(dtype), weights)
+            if index == 0:
+                shared[form] = layer.cross_attention.mha
+                pictures[form] = ImageKV(*shared[form].keys_values(source.to(dtype)), torch.zeros(1, 256, dtype=dtype))
+            ring = torch.zeros(1, 2, heads, steps, width, dtype=torch.int8 if window else dtype)
+            scales = torch.zeros(1, 2, heads, steps, 1, dtype=dtype) if window else None
+            for t in range(steps):
+                mask = torch.zeros(1, steps, dtype=dtype)
+                mask[:, t + 1 :] = -torch.inf
+                at = Position(torch.tensor([t]), mask, *rotary(torch.tensor([t]), frequencies))
+                x, _ = layer(hidden[form][t : t + 1], Window(ring, scales), at, shared[form], pictures[form])
+                hidden[form][t] = x[0]
+        print(f"layer {index + 1} of {config.num_layers}", file=sys.stderr, flush=True)
+    _head("weights of size")
+    reference: tuple[Tensor, Tensor] | None = None
+    for form, (dtype, weights, _) in forms.items():
+        torch.manual_seed(1)
+        model = MoshiVis(dataclasses.replace(config, num_layers=1)).requires_grad_(False).to(dtype)
+        if weights:
+            quantize(model, weights)
+        state = model.llm.out_norm(hidden[form])
+        audio = []
+        for t in range(steps):
+            past: list[Tensor | None] = [None] * config.depformer_num_layers
+            previous = [torch.tensor([5]), *tokens[t, :, None]]
+            audio.append(
+                torch.cat(
+                    [model.depformer_step(i, state[t : t + 1], previous[i], past) for i in range(config.dep_q)]
+                )
+            )
+        found = model.llm.text_linear(state).float(), torch.stack(audio).float()
+        del model
+        if reference is None:
+            reference = found
+        else:
+            _row(size, form, reference, found)
+
+
+def _smaller(layer: Layer, form: str | None) -> Layer:
+    if form is not None:
+        model = nn.Module()
+        model.llm = nn.ModuleList([layer])
+        model.depformer_in = model.depformer = model.audio_linears = nn.ModuleList()
+        quantize(model, form)  # type: ignore[arg-type]
+    return layer
+
+
+def _head(first: str) -> None:
+    print(f"| {first} | weights | text logits | audio logits | same text token | same audio token |")
+    print("|---|---|---:|---:|---:|---:|")
+
+
+def _row(name: str, form: str, exact: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> None:
+    errors = [float((b - a).norm() / a.norm()) for a, b in zip(exact, found, strict=True)]
+    same = [float((a.argmax(-1) == b.argmax(-1)).float().mean()) for a, b in zip(exact, found, strict=True)]
+    print(f"| {name} | {form} | {errors[0]:.2%} | {errors[1]:.2%} | {same[0]:.1%} | {same[1]:.1%} |", flush=True)
+
+
+@torch.no_grad()
+def _logits(model: MoshiVis, folder: Path, kv_cache: str | None = None) -> tuple[Tensor, Tensor]:
     """Text [steps, card] and audio [steps, dep_q, card] logits of the golden run with a picture."""
     golden = np.load(folder / "golden.npz")
     pixels = torch.from_numpy(golden["image_a_pixel_values"]).reshape(
         1, 3, *golden["image_a_pixel_values"].shape[-2:]
     )
     kv = model.image_kv(pixels)
-    stream = Stream(model, max_image_tokens=kv[0].shape[2])
+    stream = Stream(model, max_image_tokens=kv[0].shape[2], kv_cache=kv_cache)
     stream.set_image(kv)
     text, audio = [], []
     for codes, token, frame in zip(
@@ -115,8 +185,10 @@ def _logits(model: MoshiVis, folder: Path) -> tuple[Tensor, Tensor]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["memory"]:
-        memory()
+        table()
     elif sys.argv[1:2] == ["damage"] and len(sys.argv) > 2:
         damage(sys.argv[2:])
+    elif sys.argv[1:2] == ["random"] and len(sys.argv) == 4:
+        random(sys.argv[2], int(sys.argv[3]))
     else:
         sys.exit(__doc__)

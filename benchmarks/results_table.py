@@ -10,11 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-import torch
+from quantization import MIMI_BYTES, released
 
-from moshivis_ros.bench import SIZES, bytes_per_step
-from moshivis_ros.model.lm import MoshiVis
-from moshivis_ros.model.quantize import Quantizer
+from moshivis_ros.bench import bytes_per_step, memory
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 # GB/s and GB of memory, from the makers' data sheets
@@ -28,7 +26,7 @@ MACHINES = {
     "RTX 5090": (1792, 32),
     "H200": (4800, 141),
 }
-MEMORY = {"bf16": 18.5, "int8": 11.0, "int4 g128": 7.4}  # GB, benchmarks/quantization.py memory
+CONTEXT = 1.5  # GB that the device and other programs need
 OVERHEAD = 1.4  # a step may take this much longer than its bytes
 
 
@@ -41,6 +39,7 @@ def measured() -> None:
         result = json.loads(file.read_text())
         stages = {name: stage["p50_ms"] for name, stage in result["stages"].items()}
         kind = result["dtype"] + (f", {result['quantize']}" if result["quantize"] else "")
+        kind += f", {result['kv_cache']} window" if result["kv_cache"] else ""
         ratio = f"{result['reference']['ratio_p50']:.2f} x" if "reference" in result else ""
         device = f"{result['device']}, {result['threads']} thread" + (
             f" ({result['note']})" if result["note"] else ""
@@ -53,7 +52,7 @@ def measured() -> None:
             f"{stages['lm']:.2f}",
             f"{stages['depformer']:.2f}",
             f"{stages['step']:.2f}",
-            f"{stages['mimi_encode'] + stages['mimi_decode']:.2f}",
+            f"{stages['mimi_encode'] + stages['mimi_decode']:.2f}" if result["mimi"] else "absent",
             f"{stages['frame']:.2f} / {result['stages']['frame']['p99_ms']:.2f}",
             f"{result['ratio_to_floor']:.2f} x",
             ratio,
@@ -62,18 +61,16 @@ def measured() -> None:
 
 
 def computed() -> None:
-    with torch.device("meta"):
-        model = MoshiVis(SIZES["full"]).bfloat16()
-    full = bytes_per_step(model)
-    linears = sum(layer.weight.numel() for layer in Quantizer(model, "int8").layers)
-    forms = {"bf16": full, "int8": full - linears, "int4 g128": full - linears * (2 - 0.5 - 4 / 128)}
-    heads = "".join(f" {form} ({size / 1e9:.1f} GB) |" for form, size in forms.items())
-    print(f"| machine | GB/s |{heads}\n|---|---:|" + "---:|" * len(forms))
-    for machine, (bandwidth, memory) in MACHINES.items():
+    models = {"bf16": released(None), "int8": released("int8"), "int4 g128": released("int4")}
+    bytes_read = {form: bytes_per_step(model) for form, model in models.items()}
+    loaded = {form: sum(memory(model, mimi=MIMI_BYTES).values()) for form, model in models.items()}
+    heads = "".join(f" {form} ({size / 1e9:.1f} GB) |" for form, size in bytes_read.items())
+    print(f"| machine | GB/s |{heads}\n|---|---:|" + "---:|" * len(models))
+    for machine, (bandwidth, room) in MACHINES.items():
         cells = []
-        for form, size in forms.items():
+        for form, size in bytes_read.items():
             floor = size / bandwidth / 1e6
-            fits = MEMORY[form] + 1.5 < memory
+            fits = loaded[form] / 1e9 + CONTEXT < room
             cells.append(f" {floor:.1f} to {OVERHEAD * floor:.1f} |" if fits else " does not fit |")
         print(f"| {machine} | {bandwidth:g} |" + "".join(cells))
 

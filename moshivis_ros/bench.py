@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import moshivis_ros.model  # noqa: F401  before torch: it says how to install torch when it is missing
+
+# isort: split
 import torch
 from torch import Tensor, nn
 
 from moshivis_ros.audio import FRAME_SIZE
 from moshivis_ros.conversation import FRAME_SECONDS, Conversation
-from moshivis_ros.errors import ConfigError
+from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec, build_mimi
 from moshivis_ros.model.config import ModelConfig, SiglipConfig
@@ -82,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (auto: the GPU where there is one)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as in talking")
     parser.add_argument("--quantize", choices=FORMS, help="weights of language model and depformer")
+    parser.add_argument("--kv-cache", choices=("int8",), help="attention window (default: as the model)")
     parser.add_argument("--compile", action="store_true", help="fuse operations with torch.compile first")
     parser.add_argument("--frames", type=int, default=200, help="frames of each measurement (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (%(default)s)")
@@ -101,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = getattr(torch, args.dtype) if args.dtype else default
     # The reference cannot quantise: it gets the weights before that is done.
-    model, codec = _load(args.model, args.size, device, dtype, None if args.reference else args.quantize)
+    model = _load(args.model, args.size, device, dtype, None if args.reference else args.quantize)
+    codec = _codec(args.model, model.config, device)
     reference = (
         _reference(args.reference, model, torch.float32 if device.type == "cpu" else dtype)
         if args.reference
@@ -109,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.reference and args.quantize:
         quantize(model, args.quantize)
-    bench = Bench(model, codec, args.frames, args.compile)
+    bench = Bench(model, codec, args.frames, args.compile, args.kv_cache)
     result = {
         "date": date.today().isoformat(),
         "device": _device_name(device),
@@ -118,7 +124,8 @@ def run(args: argparse.Namespace) -> int:
         "torch": torch.__version__,
         "model": args.model or args.size,
         "dtype": str(dtype).removeprefix("torch."),
-        "quantize": args.quantize,
+        "quantize": args.quantize or model.config.quantize,
+        "kv_cache": args.kv_cache,
         "threads": args.threads,
         **bench.measure(),
     }
@@ -131,10 +138,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Bench:
-    """The measurements of one model, all with a picture and with the attention window full."""
+    """The measurements of one model, all with a picture and with the attention window full.
 
-    def __init__(self, model: MoshiVis, codec: Codec, frames: int, compile: bool) -> None:
-        self.model, self.codec, self.frames, self.compile = model, codec, frames, compile
+    ``codec`` None: Mimi is absent, and a frame is one without it.
+    """
+
+    def __init__(
+        self, model: MoshiVis, codec: Codec | None, frames: int, compile: bool = False, kv_cache: str | None = None
+    ) -> None:
+        self.model, self.codec, self.frames, self.compile, self.kv_cache = model, codec, frames, compile, kv_cache
         self.device = model.llm.text_emb.weight.device
         self.pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
         codes = torch.randint(model.config.audio_card, (frames + WARM_UP, 1, model.config.user_q))
@@ -145,23 +157,35 @@ class Bench:
     def measure(self) -> dict[str, Any]:
         stages = self._stages()
         manual = Settings(policy="manual")
-        with Conversation(self.model, self.codec, _Silent(), seed=0, refresh=manual) as talk:  # type: ignore[arg-type]
+        codec = self.codec or _Deaf(self.codes[0])
+        with Conversation(
+            self.model,
+            codec,  # type: ignore[arg-type]
+            _Silent(),  # type: ignore[arg-type]
+            seed=0,
+            refresh=manual,
+            kv_cache=self.kv_cache,
+        ) as talk:
             talk.see(self.pixels, wait=True)
             _fill_window(talk._stream)
             stages["frame"] = self._time(lambda i: talk.step(self.pcm[i]))
             stages["frame_with_refresh"] = self._refreshed(talk)
         bandwidth = read_bandwidth(self.device)
-        size = bytes_per_step(self.model)
+        size = bytes_per_step(self.model, self.kv_cache)
         floor = size / bandwidth * 1e3
         step = float(np.median(stages["step"]))
         cuda = self.device.type == "cuda"
         return {
             "frames": self.frames,
+            "mimi": self.codec is not None,
             "stages": {name: _percentiles(times) for name, times in stages.items()},
             "bytes_read": size,
             "bandwidth_gb_s": bandwidth / 1e9,
             "floor_ms": floor,
             "ratio_to_floor": step / floor,
+            "memory_mb": {
+                part: size / 1e6 for part, size in memory(self.model, self.kv_cache, self.codec).items()
+            },
             "peak_memory_mb": torch.cuda.max_memory_allocated() / 1e6 if cuda else _peak_rss() / 1e6,
             "late_frames": sum(
                 t > FRAME_MS for name in ("frame", "frame_with_refresh") for t in stages[name]
@@ -200,7 +224,7 @@ class Bench:
         }
 
     def _stream(self) -> Stream:
-        stream = Stream(self.model)
+        stream = Stream(self.model, kv_cache=self.kv_cache)
         stream.record(self.compile)
         stream.set_image(self._image())
         return stream
@@ -216,17 +240,22 @@ class Bench:
         config = self.model.config
         lm, depformer = _Lm(stream), _Depformer(stream)
         codes = self.codes[0]
-        hidden = torch.randn(1, config.dim, device=self.device, dtype=stream.kv.dtype)
+        hidden = torch.randn(1, config.dim, device=self.device, dtype=stream.image_k.dtype)
         replay_lm = record(lm, codes, stream.generator)
         replay_depformer = record(depformer, hidden, stream.generator)
         _fill_window(stream)
         sound = [torch.from_numpy(pcm).to(self.device)[None, None] for pcm in self.pcm]
-        return {
-            "mimi_encode": self._time(lambda i: self.codec.encode(sound[i])),
+        stages = {
             "lm": self._time(lambda i: replay_lm(self.codes[i])),
             "depformer": self._time(lambda i: replay_depformer(hidden)),
             "step": self._time(lambda i: stream.step(self.codes[i])),
-            "mimi_decode": self._time(lambda i: self.codec.decode(self.codes[i])),
+        }
+        if (codec := self.codec) is None:
+            return stages
+        return {
+            "mimi_encode": self._time(lambda i: codec.encode(sound[i])),
+            **stages,
+            "mimi_decode": self._time(lambda i: codec.decode(self.codes[i])),
         }
 
     def _refreshed(self, talk: Conversation) -> list[float]:
@@ -295,6 +324,23 @@ class _Silent:
         return None
 
 
+class _Deaf:
+    """In place of a codec where moshi is not installed: it hears the same codes in every frame, and is silent."""
+
+    def __init__(self, codes: Tensor) -> None:
+        self._codes = codes
+        self._pcm = torch.zeros(1, 1, FRAME_SIZE, device=codes.device)
+
+    def encode(self, pcm: Tensor) -> Tensor:
+        return self._codes
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return self._pcm
+
+    def reset(self) -> None:
+        pass
+
+
 def read_bandwidth(device: torch.device) -> float:
     """Bytes per second of the fastest of several passes that only read a quarter (CPU) or two GB (GPU)."""
     rows = (1 << 19) if device.type == "cuda" else (1 << 16)
@@ -311,25 +357,48 @@ def read_bandwidth(device: torch.device) -> float:
     return data.numel() * data.element_size() / best
 
 
-def bytes_per_step(model: MoshiVis, image_tokens: int | None = None) -> int:
-    """What one step must read: every weight of LM and depformer once, the full window, one picture's K/V."""
+def memory(
+    model: MoshiVis, kv_cache: str | None = None, codec: Codec | None = None, mimi: int = 0
+) -> dict[str, int]:
+    """Bytes of everything that a conversation needs, counted tensor by tensor, the device's own context apart.
+
+    ``mimi``: bytes of Mimi where there is no ``codec`` to be counted.
+    """
     config = model.config
-    weights = sum(
-        tensor.numel() * tensor.element_size()
-        for name, tensor in chain(model.named_parameters(), model.named_buffers())
-        if not any(
-            part in name for part in ("image_prefix.", "emb.", "kv_proj.")
-        )  # kv_proj: for pictures only
+    type_ = model.llm.out_norm.alpha.dtype
+    parts = dict.fromkeys(("linear layers of a step", "embeddings", "image encoder", "norms"), 0)
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        size = tensor.numel() * tensor.element_size()
+        if "image_prefix." in name or "kv_proj." in name:
+            parts["image encoder"] += size
+        elif "emb." in name:
+            parts["embeddings"] += size
+        else:
+            parts["norms" if name.endswith("alpha") else "linear layers of a step"] += size
+    heads = 2 * config.num_layers * config.context * config.num_heads
+    parts["attention window"] = (
+        heads * (config.dim // config.num_heads + type_.itemsize)
+        if kv_cache
+        else heads * (config.dim // config.num_heads) * type_.itemsize
     )
-    itemsize = model.llm.out_norm.alpha.element_size()
-    window = 2 * config.num_layers * config.context * config.dim * itemsize
-    picture = 2 * (image_tokens or config.image_tokens()) * config.dim * itemsize
-    return weights + window + picture
+    parts["picture"] = 2 * config.image_tokens() * config.dim * type_.itemsize
+    parts["Mimi"] = codec.size if codec is not None else mimi
+    return parts
+
+
+def bytes_per_step(model: MoshiVis, kv_cache: str | None = None) -> int:
+    """What one step must read: every weight of LM and depformer once, the full window, one picture's K/V."""
+    parts = memory(model, kv_cache)
+    return sum(parts[part] for part in ("linear layers of a step", "norms", "attention window", "picture"))
 
 
 def _fill_window(stream: Stream) -> None:
     """As late in a conversation as possible: the window full, with random keys and values."""
-    stream.kv.normal_()
+    if stream.kv_scales is None:
+        stream.kv.normal_()
+    else:
+        stream.kv.random_(-127, 128)
+        stream.kv_scales.fill_(1 / 127)
     stream.offset.fill_(stream.config.context)
     stream.tokens.zero_()
     stream.steps = stream.config.context
@@ -337,27 +406,35 @@ def _fill_window(stream: Stream) -> None:
 
 def _load(
     folder: str | None, size: str, device: torch.device, dtype: torch.dtype, form: str | None
-) -> tuple[MoshiVis, Codec]:
+) -> MoshiVis:
     if folder is not None:
-        path = resolve(folder)
-        model = load_model(path, device, dtype, form)
-        return model, Codec.load(path, model.config, device)
+        return load_model(resolve(folder), device, dtype, form)
     torch.manual_seed(0)
-    config = SIZES[size]
     before = torch.get_default_dtype()
-    with device:
-        mimi = build_mimi(config)
-        torch.set_default_dtype(dtype)  # made on the device, in the type: no copy is ever larger
-        try:
-            model = MoshiVis(config)
-        finally:
-            torch.set_default_dtype(before)
+    torch.set_default_dtype(dtype)  # made on the device, in the type: no copy is ever larger
+    try:
+        with device:
+            model = MoshiVis(SIZES[size])
+    finally:
+        torch.set_default_dtype(before)
+    if form is not None:
+        quantize(model, form)
+    return model.requires_grad_(False).eval()
+
+
+def _codec(folder: str | None, config: ModelConfig, device: torch.device) -> Codec | None:
+    try:
+        if folder is not None:
+            return Codec.load(resolve(folder), config, device)
+        with device:
+            mimi = build_mimi(config)
+    except MissingDependencyError as error:
+        print(f"without Mimi: {error}", file=sys.stderr)
+        return None
     for name, buffer in mimi.named_buffers():
         if name.endswith("_initialized"):
             buffer.fill_(1)
-    if form is not None:
-        quantize(model, form)
-    return model.requires_grad_(False).eval(), Codec(mimi.requires_grad_(False).eval())
+    return Codec(mimi.requires_grad_(False).eval())
 
 
 def _reference(checkout: str, model: MoshiVis, dtype: torch.dtype) -> Any:
@@ -369,11 +446,15 @@ def _reference(checkout: str, model: MoshiVis, dtype: torch.dtype) -> Any:
         raise ConfigError(
             f"{checkout} holds no kyuteye_pt: git clone https://github.com/kyutai-labs/moshivis"
         )
-    sys.path.insert(0, str(folder))
-    from kyuteye.models.moshivis import MoshiVis as Reference
-    from kyuteye.models.moshivis import MoshiVisGen
-
     config = model.config
+    if config.quantize:
+        raise ConfigError("the reference cannot read quantised weights: give the original, and --quantize")
+    sys.path.insert(0, str(folder))
+    try:
+        from kyuteye.models.moshivis import MoshiVis as Reference
+        from kyuteye.models.moshivis import MoshiVisGen
+    except ImportError as error:
+        raise MissingDependencyError(f"the reference cannot be run: {error}") from error
     same = (
         "hidden_scale norm n_q dep_q audio_card depformer_dim depformer_dim_feedforward depformer_num_layers "
         "depformer_num_heads text_card padding_token_id dim num_heads num_layers context max_period"
@@ -430,7 +511,9 @@ def _device_name(device: torch.device) -> str:
 
 
 def _report(result: dict[str, Any]) -> str:
-    quantized = f", {result['quantize']} weights" if result["quantize"] else ""
+    quantized = "".join(
+        f", {result[key]} {what}" for key, what in (("quantize", "weights"), ("kv_cache", "window")) if result[key]
+    )
     lines = [
         f"{result['device']}, {result['threads']} thread(s), torch {result['torch']}, {result['date']}",
         f"{result['model']}, {result['dtype']}{quantized}, {result['frames']} frames",
@@ -443,9 +526,14 @@ def _report(result: dict[str, Any]) -> str:
         )
 
     lines += [row(name, stage) for name, stage in result["stages"].items()]
+    if not result["mimi"]:
+        lines.append("Mimi is absent (moshi is not installed): a frame is one without it")
     lines += [
         f"floor {result['floor_ms']:.2f} ms: {result['bytes_read'] / 1e6:.0f} MB at "
         f"{result['bandwidth_gb_s']:.1f} GB/s; a step takes {result['ratio_to_floor']:.2f} times that",
+        "memory, counted: "
+        + ", ".join(f"{part} {size:.1f}" for part, size in result["memory_mb"].items())
+        + f"; sum {sum(result['memory_mb'].values()):.1f} MB",
         f"peak memory {result['peak_memory_mb']:.0f} MB; {result['late_frames']} frames over {FRAME_MS:.0f} ms",
     ]
     if "reference" in result:

@@ -129,11 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (command, summary) in COMMANDS.items():
-        subparser = commands.add_parser(name, help=summary)
-        if arguments[:1] == [name]:  # the arguments of the others need not be known
-            subparser.set_defaults(run=command(subparser))
     try:
+        for name, (command, summary) in COMMANDS.items():
+            subparser = commands.add_parser(name, help=summary)
+            if arguments[:1] == [name]:  # the arguments of the others need not be known
+                subparser.set_defaults(run=command(subparser))
         args = parser.parse_args(arguments)
         return int(args.run(args))
     except MoshiVisError as error:

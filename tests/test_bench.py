@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,9 @@ import torch
 
 from moshivis_ros import bench, cli
 from moshivis_ros.model.lm import MoshiVis
-from moshivis_ros.model.quantize import quantize
+from moshivis_ros.model.quantize import Quantizer, quantize
 
+ROOT = Path(__file__).parent.parent
 STAGES = {"mimi_encode", "lm", "depformer", "step", "mimi_decode", "frame", "frame_with_refresh"}
 
 
@@ -24,8 +27,46 @@ def test_the_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         assert 0 < stage["p50_ms"] <= stage["p95_ms"] <= stage["p99_ms"] <= stage["max_ms"]
     assert result["floor_ms"] == pytest.approx(result["bytes_read"] / result["bandwidth_gb_s"] / 1e6)
     assert result["peak_memory_mb"] > 10 and result["late_frames"] in range(9)
+    assert result["memory_mb"]["Mimi"] > 0 and result["mimi"]
     out = capsys.readouterr().out
     assert "mimi_encode" in out and "floor" in out and result["device"] in out
+    assert f"attention window {result['memory_mb']['attention window']:.1f}" in out
+
+
+def test_without_mimi(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "moshi.models.loaders", None)
+    file = tmp_path / "figures.json"
+    arguments = ["--size", "tiny", "--frames", "3", "--device", "cpu", "--quantize", "int8", "--kv-cache", "int8"]
+    assert cli.main(["bench", *arguments, "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    assert set(result["stages"]) == STAGES - {"mimi_encode", "mimi_decode"} and not result["mimi"]
+    out = capsys.readouterr().out
+    assert "Mimi is absent" in out and "int8 weights, int8 window" in out
+
+
+def test_the_table_has_a_line_for_every_file() -> None:
+    """On the files that are there: `moshivis bench --json` has written them."""
+    files = sorted((ROOT / "docs/results").glob("*.json"))
+    command = [sys.executable, ROOT / "benchmarks/results_table.py"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(files) >= 2 and len(lines) == 2 + len(files)
+    assert len({line.count("|") for line in lines}) == 1
+    for file, line in zip(files, lines[2:], strict=True):
+        result = json.loads(file.read_text())
+        frame = result["stages"]["frame"]
+        assert result["device"] in line and f"{frame['p50_ms']:.2f} / {frame['p99_ms']:.2f}" in line
+
+
+def test_memory_of_the_released_model() -> None:
+    """Tensor by tensor: what fits a 12 GB and an 8 GB card."""
+    with torch.device("meta"):
+        models = [MoshiVis(bench.SIZES["full"]).bfloat16() for _ in range(2)]
+    for model, form, limits in zip(models, ("int8", "int4"), ((11.5, 10.7), (8.0, 7.2)), strict=True):
+        Quantizer(model, form).expect()
+        for kv_cache, limit in zip((None, "int8"), limits, strict=True):
+            assert limit - 1 < sum(bench.memory(model, kv_cache, mimi=317_200_000).values()) / 1e9 < limit
 
 
 def test_bytes_of_the_released_model() -> None:

@@ -150,6 +150,13 @@ def test_the_built_executable_starts_the_node(node: str) -> None:
     assert f"from moshivis_ros.nodes.{node} import main" in executable.read_text()
 
 
+@pytest.mark.parametrize("command", ["bench", "verify a", "quantize a b", "export-image-encoder a"])
+def test_a_missing_torch_is_named(command: str) -> None:
+    done = without(OWN_TORCH, f"from moshivis_ros.cli import main; sys.exit(main({command.split()}))")
+    assert done.returncode == 2, done.stderr
+    assert "moshivis: torch is not installed: `pip install torch`" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_the_command_helps_without_ros_torch_and_moshi() -> None:
     done = without(
         ROS | OWN_TORCH | {"moshivis_ros.msg"},

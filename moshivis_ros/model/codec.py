@@ -42,6 +42,11 @@ class Codec:
         mimi = load_into(mimi, path, released_layout(mimi.state_dict()), device, torch.float32)
         return cls(mimi, batch_size)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._mimi.state_dict().values())
+
     @torch.no_grad()
     def encode(self, pcm: Tensor) -> Tensor:
         """One frame of sound [B, 1, 1920], float32 at 24 kHz in -1..1 -> codes [B, K] int64."""

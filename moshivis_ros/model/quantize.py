@@ -177,8 +177,9 @@ def _empty(layer: nn.Module) -> bool:
 
 
 def _by_rows(weight: Tensor, rounded: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    first = rounded(weight[:1])
-    values, scales = (part.new_empty(len(weight), *part.shape[1:]) for part in first)
+    if weight.is_meta:  # nothing to compute, and nothing to save
+        return rounded(weight)
+    values, scales = (part.new_empty(len(weight), *part.shape[1:]) for part in rounded(weight[:1]))
     for rows in range(0, len(weight), ROWS):
         part = slice(rows, rows + ROWS)
         values[part], scales[part] = rounded(weight[part])
