@@ -29,7 +29,7 @@ from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec, build_mimi
 from moshivis_ros.model.config import ModelConfig, SiglipConfig
-from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.lm import MoshiVis, window_bytes
 from moshivis_ros.model.quantize import FORMS, quantize
 from moshivis_ros.model.recorded import record
 from moshivis_ros.model.sampling import GREEDY, Sampling, sample
@@ -375,12 +375,7 @@ def memory(
             parts["embeddings"] += size
         else:
             parts["norms" if name.endswith("alpha") else "linear layers of a step"] += size
-    heads = 2 * config.num_layers * config.context * config.num_heads
-    parts["attention window"] = (
-        heads * (config.dim // config.num_heads + type_.itemsize)
-        if kv_cache
-        else heads * (config.dim // config.num_heads) * type_.itemsize
-    )
+    parts["attention window"] = window_bytes(config, type_, kv_cache)
     parts["picture"] = 2 * config.image_tokens() * config.dim * type_.itemsize
     parts["Mimi"] = codec.size if codec is not None else mimi
     return parts

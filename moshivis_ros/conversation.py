@@ -172,7 +172,7 @@ class Conversation:
         device = torch.device(device)
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         folder = resolve(name_or_folder, revision=revision)
-        model = load_model(folder, device, dtype, quantize)
+        model = load_model(folder, device, dtype, quantize, kv_cache)
         codec = Codec.load(folder, model.config, device)
         tokenizer = Tokenizer.load(folder, model.config)
         if image_encoder not in ("torch", "onnx"):

@@ -317,6 +317,14 @@ def test_a_checkpoint_that_does_not_fit_the_gpu(tiny: Path, monkeypatch: pytest.
         CheckpointError, match=r"needs 0.0 GB on cuda:0 .* 0.0 of 8.0 GB are free: .*device='cpu'"
     ):
         checkpoint.load_model(tiny, "cuda:0", torch.float32)
+    small = needed - 2 * config.num_layers * config.context * (3 * config.dim - 4 * config.num_heads)
+    free(small - 1)
+    with pytest.raises(CheckpointError, match="are free"):
+        checkpoint.load_model(tiny, "cuda:0", torch.float32, kv_cache="int8")
+    if not torch.cuda.is_available():
+        free(small)
+        with pytest.raises((AssertionError, RuntimeError), match="(?i)cuda"):
+            checkpoint.load_model(tiny, "cuda:0", torch.float32, kv_cache="int8")
     free(needed)
     if torch.cuda.is_available():
         checkpoint.load_model(tiny, "cuda:0", torch.float32)

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 
 from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.lm import MoshiVis, window_bytes
 from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer
 from moshivis_ros.model.weights import load_into, stored_type, write
 
@@ -53,7 +53,11 @@ def resolve(name_or_folder: str | Path, revision: str | None = None) -> Path:
 
 
 def load_model(
-    folder: Path | str, device: torch.device | str, dtype: torch.dtype, quantize: str | None = None
+    folder: Path | str,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    quantize: str | None = None,
+    kv_cache: str | None = None,
 ) -> MoshiVis:
     """The network of a checkpoint folder, in evaluation mode, without gradients.
 
@@ -70,8 +74,8 @@ def load_model(
         )
     with torch.device("meta"):
         model = MoshiVis(config)
-    # The attention window is allocated later, but a model without room for it is of no use.
-    needed = 2 * config.num_layers * config.context * config.dim * dtype.itemsize
+    # The attention window (see Stream) is allocated later, but a model without room for it is of no use.
+    needed = window_bytes(config, dtype, kv_cache)
     shrink = None
     if form := config.quantize or quantize:
         quantizer = Quantizer(model, form)

@@ -56,6 +56,13 @@ class Window(NamedTuple):
         return k, v
 
 
+def window_bytes(config: ModelConfig, dtype: torch.dtype, kv_cache: str | None) -> int:
+    """Memory of one conversation's attention window; ``kv_cache`` int8 or None: in ``dtype``."""
+    heads = 2 * config.num_layers * config.num_heads * config.context
+    width = config.dim // config.num_heads
+    return heads * (width + dtype.itemsize if kv_cache else width * dtype.itemsize)
+
+
 class ImageKV(NamedTuple):
     """Keys and values of one picture, shared by all layers (they have one cross-attention between them)."""
 
