@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,33 @@ def test_the_table_has_a_line_for_every_file() -> None:
         result = json.loads(file.read_text())
         frame = result["stages"]["frame"]
         assert result["device"] in line and f"{frame['p50_ms']:.2f} / {frame['p99_ms']:.2f}" in line
+
+
+def test_everything_goes_on_without_the_reference(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = runpy.run_path(str(ROOT / "benchmarks/everything.py"))
+    figures = json.loads((ROOT / "docs/results/xeon-builtin-float32.json").read_text())
+    del figures["reference"]
+    runs = []
+
+    def moshivis(*arguments: str) -> int:
+        runs.append(arguments)
+        if "--json" in arguments:
+            Path(arguments[arguments.index("--json") + 1]).write_text(json.dumps(figures))
+        return 2 if "--reference" in arguments else 0
+
+    monkeypatch.setitem(everything["main"].__globals__, "moshivis", moshivis)
+    monkeypatch.setattr(sys, "argv", ["everything.py", "--reference", "nowhere", "--out", str(tmp_path)])
+    assert everything["main"]() == 1
+    assert [run[0] for run in runs] == 4 * ["verify"] + 5 * ["bench"]
+    out = capsys.readouterr().out
+    assert "FAILED reference" in out and "FAILED bench" not in out
+    assert "met    int4 step faster than int8, times: 1.00 (wanted >= 1)" in out
+    assert "NOT    whole frame p50" in out and "times: 1.00 (wanted >= 1.5)" in out
+    names = ("int4", "int8", "int8-int8-window", "plain")
+    expected = {f"intel-r-xeon-r-processor-full-{name}.json" for name in names}
+    assert {file.name for file in tmp_path.iterdir()} == expected
 
 
 def test_memory_of_the_released_model() -> None:
