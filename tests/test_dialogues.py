@@ -47,6 +47,25 @@ def test_answers_are_true() -> None:
     assert set(answers("describe", ()).values()) == {"I see nothing."}
 
 
+def test_an_exchange_knows_what_it_is_about() -> None:
+    rng = random.Random(3)
+    for kind, ask in dialogues.QUESTIONS.items():
+        for _ in range(100):
+            one = ask(rng, VIEW, False)
+            if one is None:
+                continue
+            things = [VIEW[k] for k in one.about]
+            if kind in ("colour", "thing", "place"):
+                (thing,) = things
+                assert thing.kind in one.question or thing.colour in one.question
+            if kind == "number" and "things" not in one.question:
+                assert one.keys == (dialogues.NUMBERS[len(things)],)
+            if kind == "presence":
+                assert bool(things) == (one.keys == ("yes",))
+            if kind in ("misleading", "small talk"):
+                assert not things
+
+
 def test_nobody_is_asked_about_the_ball_where_there_are_two() -> None:
     for kind in ("colour", "place"):
         assert not any("ball" in question for question in answers(kind, VIEW))
@@ -69,9 +88,9 @@ def test_test_phrasings_have_only_words_of_training_questions() -> None:
 
 def test_the_parts_of_a_description_are_few_and_are_all_of_it() -> None:
     rng = random.Random(0)
-    answers = {dialogues.exchange(rng, dialogues.random_view(rng)).answer for _ in range(5000)}
+    answers = {dialogues.description(dialogues.random_view(rng)) for _ in range(3000)}
     assert all(" ".join(dialogues.parts(answer)) == answer for answer in answers)
-    assert len(answers) > 500 > 200 > len({part for answer in answers for part in dialogues.parts(answer)})
+    assert len(answers) > 1000 > 200 > len({part for answer in answers for part in dialogues.parts(answer)})
 
 
 def test_joined_utterances_keep_their_words_on_time() -> None:

@@ -98,3 +98,24 @@ def test_columns_and_targets_are_what_the_stream_reads_and_chooses() -> None:
     wanted = forward.targets(aligned, config)[0, :, :known]
     delayed = torch.tensor(delays[:own])[:, None] > torch.arange(known)
     assert torch.equal(wanted, torch.where(delayed, -1, stream["chosen"].T[:, :known]))
+
+
+@torch.no_grad()
+def test_gaze_is_the_log_share_of_the_look_on_what_is_talked_about() -> None:
+    model = load_model(GOLDEN[0], "cpu", torch.float32)
+    config = model.config
+    tokens = torch.randint(config.audio_card, (1, 1 + config.n_q, 5)) % config.text_card
+    image = torch.rand(1, 3, config.image_size, config.image_size) * 2 - 1
+    k, v = model.image_kv(image)
+
+    def gaze(about: torch.Tensor) -> torch.Tensor:
+        on = torch.ones(1, 5, 1)
+        sight = forward.Sight(k, v, None, on, about.expand(1, 5, -1))
+        return forward.temporal(model, forward.columns(tokens, config), sight).gaze
+
+    one = torch.zeros(k.shape[2])
+    one[0] = 1.0
+    torch.testing.assert_close(gaze(torch.ones(k.shape[2])), torch.zeros(1, config.num_layers, 5))
+    others = gaze(1 - one)
+    assert (gaze(one) < others).all() and (others < 0).all()
+    assert (gaze(torch.zeros(k.shape[2])) < -10).all()

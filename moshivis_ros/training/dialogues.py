@@ -16,6 +16,7 @@ COLOURS = ("red", "green", "blue", "yellow", "orange", "purple")
 PLACES = ("on the left", "in the middle", "on the right")
 NUMBERS = ("none", "one", "two", "three", "four")
 MAX_THINGS = len(NUMBERS) - 1
+TOPICS = (*KINDS, *COLOURS, *(place.split()[-1] for place in PLACES))
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,12 @@ class Exchange:
     answer: str
     keys: tuple[str, ...] = ()
     about: tuple[int, ...] = ()
+
+    @property
+    def topics(self) -> list[bool]:
+        """Which of TOPICS the question names."""
+        words = {word for w in re.findall(r"\w+", self.question) for word in (w, w[:-1], w[:-2])}
+        return [topic in words for topic in TOPICS]
 
     @property
     def seen(self) -> bool:
@@ -345,15 +352,15 @@ QUESTIONS: dict[str, Ask] = {
     "small talk": small_talk,
 }
 WEIGHTS = {
-    "colour": 5.0,
-    "thing": 2.0,
-    "place": 5.0,
+    "colour": 6.0,
+    "thing": 3.0,
+    "place": 6.0,
     "number": 4.0,
-    "presence": 4.0,
+    "presence": 5.0,
     "misleading": 3.0,
-    "describe": 3.0,
-    "teacher": 2.0,
-    "small talk": 4.0,
+    "describe": 5.0,
+    "teacher": 3.0,
+    "small talk": 7.0,
 }
 
 

@@ -30,9 +30,10 @@ class Sight(NamedTuple):
 
 class Temporal(NamedTuple):
     hidden: Tensor  # [B, T, dim]
+    middle: Tensor  # [B, T, dim], after half of the layers
     text_logits: Tensor  # [B, T, text_card]
     gates: Tensor  # [B, layers, T], mean gate of every layer, 0 without a picture
-    gaze: Tensor  # [B, layers, T], share of the attention to pictures that is on what is being talked about
+    gaze: Tensor  # [B, layers, T], log of the share of a head's look that is on what is talked about, mean of the heads
 
 
 def columns(tokens: Tensor, config: ModelConfig) -> Tensor:
@@ -71,12 +72,14 @@ def temporal(model: MoshiVis, read: Tensor, sight: Sight | None) -> Temporal:
     age = steps[:, None] - steps
     window = (age >= 0) & (age < config.context)
     shared, gates, gazes = llm.transformer.shared_cross_attention, [], []
-    for layer in llm.transformer.layers:
+    for index, layer in enumerate(llm.transformer.layers):
+        if index == config.num_layers // 2:
+            middle = x
         x, gate, gaze = _layer(layer, x, angles, window, shared, sight)
         gates.append(gate)
         gazes.append(gaze)
     hidden = llm.out_norm(x)
-    return Temporal(hidden, llm.text_linear(hidden), torch.stack(gates, 1), torch.stack(gazes, 1))
+    return Temporal(hidden, middle, llm.text_linear(hidden), torch.stack(gates, 1), torch.stack(gazes, 1))
 
 
 def _layer(
@@ -98,7 +101,7 @@ def _layer(
         q = shared.q_proj(layer.norm_cross(x)).unflatten(-1, (shared.num_heads, -1))
         y, shares = _attend(q.transpose(1, 2), sight.k, sight.v, sight.mask)
         if sight.about is not None:
-            gaze = (shares.mean(1) * sight.about).sum(-1)
+            gaze = ((shares * sight.about[:, None]).sum(-1) + 1e-6).log().mean(1)
         y = shared.out_proj(y.transpose(1, 2).flatten(2))
         open_by = layer.cross_attention.gate(y) * sight.on
         x = x + y * open_by

@@ -51,7 +51,8 @@ class Options:
     gate_scale: float = 4.0  # learning rate of the gates against that of the rest
     audio_weight: float = 1.0
     ear_weight: float = 0.5  # of the loss on the user's words
-    gaze_weight: float = 1.0  # of the loss on what the upper half of the layers looks at
+    topic_weight: float = 0.5  # of the loss on what the question named
+    gaze_weight: float = 0.5  # of the loss on what the upper half of the layers looks at
     first_codebook: float = 4.0  # weight of codebook 1 against each of the others
     speech_frames: float = 0.5  # share of the frames with own speech that the depformer learns in a step
     silent_frames: float = 0.1  # and of those without
@@ -72,7 +73,10 @@ class LMStage:
         # Only in training: says which word the user has just finished. It teaches to listen, which the answers alone
         # teach slowly.
         self.ear = nn.Linear(self.config.dim, self.config.text_card)
-        self.network = nn.ModuleDict({"model": self.model, "ear": self.ear})
+        # Only in training too: says what the question named, while the answer is given, from the middle layer on. The
+        # upper layers can only look for a thing that they know the name of.
+        self.topic = nn.Linear(self.config.dim, len(dialogues.TOPICS))
+        self.network = nn.ModuleDict({"model": self.model, "ear": self.ear, "topic": self.topic})
         if options.start:
             self.model.load_state_dict(model_of(options.start))
         self.model.image_prefix.enc.model.load_state_dict(load_file(options.image_encoder))
@@ -99,7 +103,7 @@ class LMStage:
         return [
             {"params": gates, "scale": self.options.gate_scale},
             {"params": flat, "weight_decay": 0.0},
-            {"params": [*rest, *self.ear.parameters()]},
+            {"params": [*rest, *self.ear.parameters(), *self.topic.parameters()]},
         ]
 
     def losses(self, rng: random.Random, step: int, steps: int) -> dict[str, Tensor]:
@@ -122,9 +126,18 @@ class LMStage:
                 ear = F.cross_entropy(self.ear(out.hidden[heard >= 0]).float(), heard[heard >= 0])
                 loss = loss + self.options.ear_weight * ear
                 shown["ear"] = ear.detach()
+            seen = torch.from_numpy(np.stack([s.seen == 1 for s in samples])).to(device)
+            if seen.any():
+                named = np.stack(
+                    [np.take([e.topics for e in said], s.turn, 0) for s, said in zip(samples, exchanges)]
+                )
+                wanted = torch.from_numpy(named).to(device)[seen].float()
+                scores = self.topic(out.middle[seen]).float()
+                topic = F.binary_cross_entropy_with_logits(scores, wanted, reduction="none").sum(-1).mean()
+                loss = loss + self.options.topic_weight * topic
+                shown["topic"] = topic.detach()
             if sight is not None and (asked := sight.about.amax(-1) > 0).any():
-                gaze = out.gaze[:, self.config.num_layers // 2 :].float().mean(1)[asked]
-                gaze = -(gaze + 1e-3).log().mean()
+                gaze = -out.gaze[:, self.config.num_layers // 2 :].mean(1)[asked].mean()
                 loss = loss + self.options.gaze_weight * gaze
                 shown["gaze"] = gaze.detach()
             if "spoken" in forms:
