@@ -100,7 +100,9 @@ def random(size: str, steps: int) -> None:
             layer = _smaller(copy.deepcopy(exact).to(dtype), weights)
             if index == 0:
                 shared[form] = layer.cross_attention.mha
-                pictures[form] = ImageKV(*shared[form].keys_values(source.to(dtype)), torch.zeros(1, 256, dtype=dtype))
+                pictures[form] = ImageKV(
+                    *shared[form].keys_values(source.to(dtype)), torch.zeros(1, 256, dtype=dtype)
+                )
             ring = torch.zeros(1, 2, heads, steps, width, dtype=torch.int8 if window else dtype)
             scales = torch.zeros(1, 2, heads, steps, 1, dtype=dtype) if window else None
             for t in range(steps):
@@ -124,7 +126,10 @@ def random(size: str, steps: int) -> None:
             previous = [torch.tensor([5]), *tokens[t, :, None]]
             audio.append(
                 torch.cat(
-                    [model.depformer_step(i, state[t : t + 1], previous[i], past) for i in range(config.dep_q)]
+                    [
+                        model.depformer_step(i, state[t : t + 1], previous[i], past)
+                        for i in range(config.dep_q)
+                    ]
                 )
             )
         found = model.llm.text_linear(state).float(), torch.stack(audio).float()
@@ -152,7 +157,9 @@ def _head(first: str) -> None:
 def _row(name: str, form: str, exact: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> None:
     errors = [float((b - a).norm() / a.norm()) for a, b in zip(exact, found, strict=True)]
     same = [float((a.argmax(-1) == b.argmax(-1)).float().mean()) for a, b in zip(exact, found, strict=True)]
-    print(f"| {name} | {form} | {errors[0]:.2%} | {errors[1]:.2%} | {same[0]:.1%} | {same[1]:.1%} |", flush=True)
+    print(
+        f"| {name} | {form} | {errors[0]:.2%} | {errors[1]:.2%} | {same[0]:.1%} | {same[1]:.1%} |", flush=True
+    )
 
 
 @torch.no_grad()

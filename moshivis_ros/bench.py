@@ -144,9 +144,20 @@ class Bench:
     """
 
     def __init__(
-        self, model: MoshiVis, codec: Codec | None, frames: int, compile: bool = False, kv_cache: str | None = None
+        self,
+        model: MoshiVis,
+        codec: Codec | None,
+        frames: int,
+        compile: bool = False,
+        kv_cache: str | None = None,
     ) -> None:
-        self.model, self.codec, self.frames, self.compile, self.kv_cache = model, codec, frames, compile, kv_cache
+        self.model, self.codec, self.frames, self.compile, self.kv_cache = (
+            model,
+            codec,
+            frames,
+            compile,
+            kv_cache,
+        )
         self.device = model.llm.text_emb.weight.device
         self.pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
         codes = torch.randint(model.config.audio_card, (frames + WARM_UP, 1, model.config.user_q))
@@ -507,7 +518,9 @@ def _device_name(device: torch.device) -> str:
 
 def _report(result: dict[str, Any]) -> str:
     quantized = "".join(
-        f", {result[key]} {what}" for key, what in (("quantize", "weights"), ("kv_cache", "window")) if result[key]
+        f", {result[key]} {what}"
+        for key, what in (("quantize", "weights"), ("kv_cache", "window"))
+        if result[key]
     )
     lines = [
         f"{result['device']}, {result['threads']} thread(s), torch {result['torch']}, {result['date']}",

@@ -39,7 +39,18 @@ def test_without_mimi(
 ) -> None:
     monkeypatch.setitem(sys.modules, "moshi.models.loaders", None)
     file = tmp_path / "figures.json"
-    arguments = ["--size", "tiny", "--frames", "3", "--device", "cpu", "--quantize", "int8", "--kv-cache", "int8"]
+    arguments = [
+        "--size",
+        "tiny",
+        "--frames",
+        "3",
+        "--device",
+        "cpu",
+        "--quantize",
+        "int8",
+        "--kv-cache",
+        "int8",
+    ]
     assert cli.main(["bench", *arguments, "--json", str(file)]) == 0
     result = json.loads(file.read_text())
     assert set(result["stages"]) == STAGES - {"mimi_encode", "mimi_decode"} and not result["mimi"]

@@ -104,7 +104,10 @@ def test_what_does_not_fit_a_saved_one_is_refused(
     with pytest.raises(CheckpointError, match="`moshivis quantize` saves"):
         save_model(load_model(tiny, "cpu", torch.float32, "int8"), tmp_path / "other")
     config = ModelConfig.load(small)
-    for said, wrong in (("int4", "is of type I8, U8 is expected|has the shape"), (None, "weight .* is missing")):
+    for said, wrong in (
+        ("int4", "is of type I8, U8 is expected|has the shape"),
+        (None, "weight .* is missing"),
+    ):
         dataclasses.replace(config, quantize=said).save(small)
         with pytest.raises(CheckpointError, match=wrong):
             load_model(small, "cpu", torch.float32)
@@ -152,7 +155,9 @@ def test_memory_holds_what_is_quantised_and_one_tensor(tiny: Path, tmp_path: Pat
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
     config.save(source)
-    write({name: torch.ones(t.shape, dtype=torch.bfloat16) for name, t in layout.items()}, source / config.model)
+    write(
+        {name: torch.ones(t.shape, dtype=torch.bfloat16) for name, t in layout.items()}, source / config.model
+    )
     largest = 2 * max(t.numel() for t in layout.values())
     for what in ("quantise a file", "load and quantise", "load"):
         command = [sys.executable, "-c", MEASURE, what, form, tiny, source, out]
@@ -185,7 +190,9 @@ for rows, columns, batch in ((7, 33, 1), (64, 1024, 1), (22, 2816, 2), (5, 1025,
 @pytest.mark.gpu
 @pytest.mark.parametrize("form", FORMS)
 def test_on_a_gpu_as_on_a_cpu(tiny: Path, form: str) -> None:
-    found = [steps(load_model(tiny, device, torch.bfloat16, form)).float().cpu() for device in ("cpu", "cuda")]
+    found = [
+        steps(load_model(tiny, device, torch.bfloat16, form)).float().cpu() for device in ("cpu", "cuda")
+    ]
     assert torch.cosine_similarity(*found).min() > 0.99
 
 

@@ -93,7 +93,9 @@ def save_model(model: MoshiVis, folder: Path | str) -> None:
     Raises CheckpointError for a model that was made smaller: see quantize_checkpoint.
     """
     if any(isinstance(module, (Int8Linear, Int4Linear)) for module in model.modules()):
-        raise CheckpointError("quantised weights are packed for their device: `moshivis quantize` saves such ones")
+        raise CheckpointError(
+            "quantised weights are packed for their device: `moshivis quantize` saves such ones"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     model.config.save(folder)
