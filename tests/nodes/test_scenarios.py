@@ -60,8 +60,8 @@ def test_scenario(talking: Robot, path: Path) -> None:
         return bool(infos) and to_nanoseconds(infos[-1].header.stamp) >= time
 
     while not (first := seen_since(begin)):  # the last scenario may have ended with the view of this one
-        robot.until(lambda: robot.call(Trigger, "talk/refresh_image").success)
         before = robot.until(lambda: statuses)[-1].refreshes
+        robot.until(lambda: robot.call(Trigger, "talk/refresh_image").success)
         robot.until(partial(looked_again, statuses, before))
 
     for wanted in scenario.refreshes:
