@@ -10,7 +10,7 @@ import numpy as np
 from moshivis_ros.training.voices import EspeakVoice, Sound, Speech
 
 ROBOT = EspeakVoice("gmw/en+f2", rate=170, pitch=50)
-USERS = ("en-us+m3", "en-us+m1", "en-us+m7", "en-us+f1", "en-us+f4")
+USERS = tuple(f"en-us+{name}" for name in ("m1", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4"))
 HELD_OUT_USER = "en-us+m2"
 NOISE_LEVELS = (0.0, 0.0003, 0.001)  # root mean square, of a full scale of 1
 
