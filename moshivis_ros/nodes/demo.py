@@ -37,10 +37,18 @@ from moshivis_ros.vision.sources import PHOTOS
 
 NAMESPACE = "/moshivis_demo"
 RANDOM = """
-There are no trained weights here, so a RANDOM miniature takes their place: every part works, at the right
-speed, but it makes sounds and syllables without sense. For the real robot, with a GPU of 24 GB (16 GB download):
+A RANDOM miniature: every part works, at the right speed, but it makes sounds and syllables without sense. One that was
+trained, a toy that talks about balls and boxes on a table, is in the package:
+    --model builtin          (make talk MODEL=builtin)
+For the real robot, with a GPU of 24 GB (16 GB download):
     --model kyutai/moshika-vis-pytorch-bf16
 """
+BUILTIN = """
+The miniature of the package: it knows tables with balls, boxes, bottles and cups in six colours. Ask it what colour,
+what, where, how many, whether there is one, or what it sees. For the real robot, with a GPU of 24 GB (16 GB download):
+    --model kyutai/moshika-vis-pytorch-bf16
+"""
+BUILTIN_SAMPLING = {"text_temperature": 0.1, "audio_temperature": 0.5}  # it is too small for more
 START_SECONDS = 60.0
 LOAD_SECONDS = 3600.0  # a model of 16 GB may have to be downloaded first
 END_SECONDS = 20.0
@@ -85,7 +93,7 @@ def main(args: list[str] | None = None) -> int:
 def _options(args: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--model", default="", help="checkpoint folder or Hugging Face repo (default: what is shipped)"
+        "--model", default="", help="checkpoint folder, Hugging Face repo, or builtin (default: a random one)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--audio", type=Path, help="a recorded question (default: one of the project's own)")
@@ -120,10 +128,13 @@ def _prefix() -> Path:
 
 
 def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
-    model = options.model or _shipped_model(stack)
+    model = options.model or _random_model(stack)
+    if model == "builtin":
+        print(BUILTIN)
     node = Demo()
     stack.callback(node.destroy_node)
-    talk = stack.enter_context(_running("talk", model=model, device=options.device))
+    sampling = BUILTIN_SAMPLING if model == "builtin" else {}
+    talk = stack.enter_context(_running("talk", model=model, device=options.device, **sampling))
     recorder = stack.enter_context(_running("recorder", folder=str(options.out)))
     if options.speaker:
         stack.enter_context(_running("speaker"))
@@ -141,6 +152,7 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
         with _running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
             showing = {**nodes, "video_file": camera}
             if turn == 1:
+                node.until(lambda: node.count_publishers("audio_in") > 0, showing, START_SECONDS)
                 node.change_state(Transition.TRANSITION_ACTIVATE, showing)
             print(f"\n[shown {picture.name}, asked {options.audio.name}]", flush=True)
             end = turn * period - (early if turn < len(pictures) else 0.0)
@@ -162,12 +174,9 @@ def _pictures(path: Path) -> list[Path]:
     return pictures
 
 
-def _shipped_model(stack: ExitStack) -> str:
-    shipped = Path(__file__).resolve().parents[1] / "builtin"
-    if shipped.is_dir():
-        return str(shipped)
+def _random_model(stack: ExitStack) -> str:
     print(RANDOM)
-    from moshivis_ros.model.init import init_checkpoint  # torch: seconds to import, and seldom needed
+    from moshivis_ros.model.init import init_checkpoint  # torch: seconds to import, and not needed otherwise
 
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="moshivis_random_"))
     init_checkpoint(folder)
