@@ -70,7 +70,7 @@ class Track:
                 start = expected
             expected = start + frame.size
             skip = max(-start, 0)
-            room = samples[start + skip : expected]
+            room = samples[start + skip : max(expected, 0)]  # nothing of a frame before the origin
             room[:] = frame[skip : skip + room.size]
         return samples
 
