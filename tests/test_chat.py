@@ -144,7 +144,7 @@ def test_a_slide_show_is_looked_at_when_the_policy_says(tiny, tmp_path, capsys):
         "--slide-seconds",
         "2",
     ]
-    arguments += ["--tail", "2", "--transcript", str(tmp_path / "t.json"), "--seed", "1"]
+    arguments += ["--tail", "3.4", "--transcript", str(tmp_path / "t.json"), "--seed", "1"]
     assert cli.main(["chat", *arguments, "--refresh-policy", "interval", "--refresh-interval", "1"]) == 0
     refreshes = json.loads((tmp_path / "t.json").read_text())["refreshes"]
     assert refreshes[0]["time"] <= 0.16 and len(refreshes) == 5  # 5 seconds
