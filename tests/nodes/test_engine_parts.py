@@ -8,10 +8,12 @@ from array import array
 
 import numpy as np
 import pytest
+from moshivis_ros.msg import Audio
 from robot import FRAME
 from std_msgs.msg import Float32MultiArray, Int16MultiArray, UInt8MultiArray
 
 from moshivis_ros.errors import AudioError, ConfigError
+from moshivis_ros.nodes import recorder
 from moshivis_ros.nodes.audio_queue import AudioQueue
 from moshivis_ros.nodes.messages import AudioReader, message_type, to_audio, to_nanoseconds, to_time
 from moshivis_ros.nodes.picture_slot import PictureSlot
@@ -221,3 +223,15 @@ def test_types_that_are_not_there(name: str, words: str) -> None:
 def test_a_type_without_samples_is_refused() -> None:
     with pytest.raises(ConfigError, match="no array of samples"):
         AudioReader("std_msgs/msg/String", 16000, 1)
+
+
+def test_the_recorder_leaves_out_what_came_before_the_robot() -> None:
+    track = recorder.Track()
+    for index in range(3):
+        samples = array("h", [1000 * (index + 1)] * 1920)
+        message = Audio(index=index, sample_rate=24000, channels=1, data=samples)
+        message.header.stamp.nanosec = index * 80_000_000
+        track.add(message)
+    heard = track.render(origin=160_000_000, end=320_000_000)
+    np.testing.assert_allclose(heard[:1920], 3000 / 32768, rtol=1e-3)
+    assert heard.shape == (3840,) and not heard[1920:].any()
