@@ -19,7 +19,10 @@ from moshivis_ros.nodes.messages import to_nanoseconds
 from moshivis_ros.simulation.scenario import load_scenario
 
 # Not importorskip: mujoco chooses its OpenGL when it is first imported, and the renderer has a say in that.
-pytestmark = pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="mujoco is not installed")
+pytestmark = [
+    pytest.mark.scenario,
+    pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="mujoco is not installed"),
+]
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "worlds" / "scenarios").glob("*.yaml"))
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
