@@ -334,27 +334,15 @@ def test_a_checkpoint_that_does_not_fit_the_gpu(tiny: Path, monkeypatch: pytest.
 
 
 MEASURE = """
-import sys, threading, torch
-from pathlib import Path
+import sys, torch
+sys.path.insert(0, sys.argv[4])
+from memory import peak_of
 from moshivis_ros.model.checkpoint import load_model
 
-def anonymous():
-    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
-
 load_model(sys.argv[3], "cpu", torch.float32)  # what torch itself loads on first use is not the model's
-peak = start = anonymous()
-done = threading.Event()
-def watch():
-    global peak
-    while not done.wait(0.001):
-        peak = max(peak, anonymous())
-watcher = threading.Thread(target=watch)
-watcher.start()
-model = load_model(sys.argv[1], "cpu", getattr(torch, sys.argv[2]))
-done.set()
-watcher.join()
+peak, model = peak_of(lambda: load_model(sys.argv[1], "cpu", getattr(torch, sys.argv[2])))
 sizes = [p.numel() * p.element_size() for p in model.parameters()]
-print(max(peak, anonymous()) - start, sum(sizes), max(sizes))
+print(peak, sum(sizes), max(sizes))
 """
 
 
@@ -368,7 +356,10 @@ def test_loading_takes_no_more_memory_than_the_model(tiny: Path, tmp_path: Path,
     save_file({k: torch.ones(t.shape, dtype=stored) for k, t in model.state_dict().items()}, tmp_path / MODEL)
     del model
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, tmp_path, "float32", tiny], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE, tmp_path, "float32", tiny, Path(__file__).parent],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     peak, size, largest = map(int, done.stdout.split())
     assert size > 150e6

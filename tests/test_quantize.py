@@ -114,32 +114,20 @@ def test_what_does_not_fit_a_saved_one_is_refused(
 
 
 MEASURE = """
-import sys, threading, torch
+import sys, torch
 from pathlib import Path
+sys.path.insert(0, sys.argv[6])
+from memory import peak_of
 from moshivis_ros.model.checkpoint import load_model, quantize_checkpoint
 
-def anonymous():
-    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) * 1024
-
-what, form, warm, source, out = *sys.argv[1:3], *map(Path, sys.argv[3:])
+what, form, warm, source, out = *sys.argv[1:3], *map(Path, sys.argv[3:6])
 load_model(warm, "cpu", torch.bfloat16, form)  # what torch itself loads on first use is not the model's
-peak = start = anonymous()
-done = threading.Event()
-def watch():
-    global peak
-    while not done.wait(0.001):
-        peak = max(peak, anonymous())
-watcher = threading.Thread(target=watch)
-watcher.start()
-if what == "load and quantise":
-    model = load_model(source, "cpu", torch.bfloat16, form)
-elif what == "quantise a file":
-    quantize_checkpoint(source, out, form)
-else:
-    model = load_model(out, "cpu", torch.bfloat16)
-done.set()
-watcher.join()
-print(max(peak, anonymous()) - start)
+work = {
+    "load and quantise": lambda: load_model(source, "cpu", torch.bfloat16, form),
+    "quantise a file": lambda: quantize_checkpoint(source, out, form),
+    "load": lambda: load_model(out, "cpu", torch.bfloat16),
+}
+print(peak_of(work[what])[0])
 """
 
 
@@ -160,7 +148,7 @@ def test_memory_holds_what_is_quantised_and_one_tensor(tiny: Path, tmp_path: Pat
     )
     largest = 2 * max(t.numel() for t in layout.values())
     for what in ("quantise a file", "load and quantise", "load"):
-        command = [sys.executable, "-c", MEASURE, what, form, tiny, source, out]
+        command = [sys.executable, "-c", MEASURE, what, form, tiny, source, out, Path(__file__).parent]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         peak = int(done.stdout)
         size = (out / config.model).stat().st_size
