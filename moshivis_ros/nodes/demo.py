@@ -33,7 +33,7 @@ from moshivis_ros.audio.files import read
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
 from moshivis_ros.nodes.messages import to_nanoseconds
-from moshivis_ros.vision.sources import PHOTOS
+from moshivis_ros.vision.sources import photos
 
 NAMESPACE = "/moshivis_demo"
 RANDOM = """
@@ -147,7 +147,7 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     )
     period = read(options.audio).size / SAMPLE_RATE + options.seconds
     early = min(EARLY_SECONDS, options.seconds / 2)
-    pictures = _pictures(options.images)
+    pictures = photos(options.images) if options.images.is_dir() else [options.images]
     for turn, picture in enumerate(pictures, start=1):
         with _running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
             showing = {**nodes, "video_file": camera}
@@ -161,16 +161,6 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     if not node.frames:
         raise DemoError("the robot said nothing, not even silence: no message came on audio_out")
     print(f"\n\n{node.frames} frames of 80 ms, {node.refreshes} pictures seen")
-
-
-def _pictures(path: Path) -> list[Path]:
-    """What is shown, one after the other: the pictures of a folder, or the picture or video itself."""
-    if not path.is_dir():
-        return [path]
-    pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in PHOTOS)
-    if not pictures:
-        raise DemoError(f"there is no picture in {path}")
-    return pictures
 
 
 def _random_model(stack: ExitStack) -> str:

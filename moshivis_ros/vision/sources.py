@@ -35,10 +35,15 @@ def slides(folder: str | Path, seconds: float = 5.0) -> Iterator[tuple[float, Pi
 
     Like a camera, it gives every photo again and again, SLIDE_RATE times a second.
     """
+    return _slides(photos(folder), seconds)
+
+
+def photos(folder: str | Path) -> list[Path]:
+    """The photos of a folder in the order of their names. Raises ImageError where there are none."""
     paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PHOTOS)
     if not paths:
         raise ImageError(f"{folder}: no photos in this folder ({', '.join(PHOTOS)})")
-    return _slides(paths, seconds)
+    return paths
 
 
 def video(path: str | Path) -> Iterator[tuple[float, Picture]]:
