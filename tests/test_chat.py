@@ -214,7 +214,6 @@ def test_init_refuses_to_overwrite_unless_told(tiny, capsys):
 
 
 def test_verify_gives_its_verdict_as_exit_status(monkeypatch):
-    verify = pytest.importorskip("moshivis_ros.verify")
     for verdict, status in ((True, 0), (False, 1)):
-        monkeypatch.setattr(verify, "run", lambda folder, device, dtype, verdict=verdict: verdict)
+        monkeypatch.setattr("moshivis_ros.verify.run", lambda folder, device, dtype, verdict=verdict: verdict)
         assert cli.main(["verify", "some-folder"]) == status

@@ -30,9 +30,9 @@ BUILTIN = Path(__file__).resolve().parents[1] / "builtin"
 def resolve(name_or_folder: str | Path, revision: str | None = None) -> Path:
     """The local folder of a checkpoint.
 
-    ``builtin`` is the miniature in this package. A folder is returned as it is. A Hugging Face repo id (``owner/name``) is downloaded, or found in the
-    hub's cache (HF_HOME; HF_HUB_OFFLINE=1 never asks the network), at ``revision``: a branch (default: main),
-    a tag or a commit. Raises CheckpointError.
+    ``builtin`` is the miniature in this package. A folder is returned as it is. A Hugging Face repo id
+    (``owner/name``) is downloaded, or found in the hub's cache (HF_HOME; HF_HUB_OFFLINE=1 never asks the
+    network), at ``revision``: a branch (default: main), a tag or a commit. Raises CheckpointError.
     """
     folder = BUILTIN if name_or_folder == "builtin" else Path(name_or_folder).expanduser()
     if folder.is_dir():
