@@ -14,9 +14,10 @@ missing=$(scripts/missing_packages.sh)
   stop "ROS 2 comes as wheels for x86_64 and Python 3.10 to 3.13 only, and this is $("$PYTHON" -V) on $(uname -m).
 Choose another Python (make PYTHON=python3.12), or install ROS 2 and build with colcon (README)."
 
-# A torch that is there already is used as it is, and so is the numpy it was built for.
+# A torch that is there already is used as it is, and so is the numpy it was built for. (Not that of another active
+# virtual environment: .venv would see what is below that one, not what is in it.)
 if [ ! -x .venv/bin/python ]; then
-  if "$PYTHON" -c 'import torch' 2>/dev/null; then
+  if "$PYTHON" -c 'import torch, sys; sys.exit(sys.prefix != sys.base_prefix)' 2>/dev/null; then
     "$PYTHON" -m venv --system-site-packages .venv
   else
     "$PYTHON" -m venv .venv

@@ -77,9 +77,10 @@ def encode(samples: Float) -> Int16:
 
 
 def _to_float(samples: np.ndarray[Any, Any]) -> Float:
+    values: Float = samples.astype(np.float32)
     if samples.dtype.kind == "f":
-        return samples.astype(np.float32)
-    scale = np.float32(1 / 2 ** (8 * samples.dtype.itemsize - 1))
+        return values
     if samples.dtype.kind == "u":
-        return (samples.astype(np.float32) - 128) * scale
-    return samples.astype(np.float32) * scale
+        values -= 128
+    values *= np.float32(1 / 2 ** (8 * samples.dtype.itemsize - 1))
+    return values

@@ -147,7 +147,7 @@ class Hash(Detector):
     def _features(self, pixels: Image) -> npt.NDArray[Any]:
         grey = cv2.resize(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (32, 32), interpolation=cv2.INTER_AREA)
         low = cv2.dct(grey.astype(np.float32))[:8, :8].ravel()[1:]
-        return low > np.float32(np.median(low.tolist()))
+        return np.asarray(low > np.float32(np.median(low.tolist())))
 
     def distance(self, reference: Thumbnail, current: Thumbnail) -> float:
         return float(np.mean(reference.features != current.features))
