@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from moshivis_ros.evaluation.dialogue_test import auc, score
 from moshivis_ros.evaluation.intelligibility import word_error_rate
+from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Exchange
 
 
@@ -26,6 +29,14 @@ from moshivis_ros.training.dialogues import Exchange
 )
 def test_an_answer_is_right_by_the_words_that_matter(exchange: Exchange, text: str, right: bool) -> None:
     assert score(exchange, text).right is right
+
+
+@pytest.mark.parametrize("kind", dialogues.QUESTIONS)
+def test_the_true_answer_is_right(kind: str) -> None:
+    rng = random.Random(kind)
+    asked = [dialogues.QUESTIONS[kind](rng, dialogues.random_view(rng), rng.random() < 0.5) for _ in range(200)]
+    assert all(score(exchange, exchange.answer).right for exchange in asked if exchange)
+    assert any(asked)
 
 
 def test_a_description_is_scored_by_what_it_names_and_what_it_invents() -> None:

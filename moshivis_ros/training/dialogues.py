@@ -237,9 +237,10 @@ def colour(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
     if rng.random() < 0.2:
         wrong = rng.choice([c for c in COLOURS if c != item.colour])
         said = rng.choice((item.colour, wrong))
-        answer = f"{'Yes' if said == item.colour else 'No'}, it is {item.colour}."
+        verdict = "yes" if said == item.colour else "no"
+        answer = f"{verdict.capitalize()}, it is {item.colour}."
         question = IS_IT.draw(rng, held_out, kind=item.kind, colour=said)
-        keys = (answer[:2].lower().strip(","), item.colour)
+        keys = (verdict, item.colour)
         return Exchange("colour", question, answer, keys, _about(view, item.kind))
     question = COLOUR.draw(rng, held_out, kind=item.kind)
     return Exchange("colour", question, f"It is {item.colour}.", (item.colour,), _about(view, item.kind))
