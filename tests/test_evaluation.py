@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from moshivis_ros.evaluation.dialogue_test import auc, score
 from moshivis_ros.evaluation.intelligibility import word_error_rate
+from moshivis_ros.evaluation.scoring import auc, score
 from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Exchange
 

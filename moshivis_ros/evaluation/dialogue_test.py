@@ -9,15 +9,18 @@ import argparse
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from moshivis_ros.evaluation.free_running import Reply, Turn, converse
+from moshivis_ros.conversation import FRAME_SECONDS
+from moshivis_ros.evaluation.free_running import TURN, Reply, Turn, converse
+from moshivis_ros.evaluation.scoring import Score, auc, questions, same_question, score
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
@@ -26,7 +29,7 @@ from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.model.weights import load_into
 from moshivis_ros.training import dialogues, utterances
-from moshivis_ros.training.dialogues import COLOURS, KINDS, Exchange, View
+from moshivis_ros.training.dialogues import Exchange
 from moshivis_ros.training.image_stage import normalize
 from moshivis_ros.training.pictures import Pool, pool
 from moshivis_ros.training.utterances import Library
@@ -37,72 +40,8 @@ FORMS = {
     "heard": "spoken prompt, text answer",
     "spoken": "spoken prompt, spoken answer",
 }
-
-
-@dataclass(frozen=True)
-class Score:
-    """Of one answer. right: the words that matter are there; exact: every word; named, invented: of a description."""
-
-    right: bool
-    exact: bool
-    named: float = 0.0
-    invented: int = 0
-    said: int = 0
-
-
-def score(exchange: Exchange, text: str) -> Score:
-    words = text.lower().replace(",", " ").replace(".", " ").replace("?", " ").split()
-    exact = text == exchange.answer
-    if exchange.kind in ("describe", "teacher"):
-        wanted, said = list(exchange.keys), _things(words)
-        left, hits = list(said), 0
-        for name in wanted:
-            if name in left:
-                left.remove(name)
-                hits += 1
-        return Score(not left and hits == len(wanted), exact, hits / len(wanted), len(left), len(said))
-    if exchange.kind == "small talk":
-        return Score(exact, exact)
-    others = _alternatives(exchange)
-    right = all(key in words for key in exchange.keys) and not any(word in words for word in others)
-    return Score(right, exact)
-
-
-def _things(words: list[str]) -> list[str]:
-    """What a description names: "red ball", or "nothing"."""
-    pairs = [f"{a} {b}" for a, b in zip(words, words[1:]) if a in COLOURS and b in KINDS]
-    return pairs or (["nothing"] if "nothing" in words else [])
-
-
-def _alternatives(exchange: Exchange) -> set[str]:
-    """Words that would make another answer of it."""
-    families: dict[str, Sequence[str]] = {
-        "colour": (*COLOURS, *(("yes", "no") if len(exchange.keys) > 1 else ())),
-        "thing": KINDS,
-        "place": [place.split()[-1] for place in dialogues.PLACES],
-        "number": dialogues.NUMBERS,
-        "presence": ("yes", "no"),
-    }
-    return set(families.get(exchange.kind, ())) - set(exchange.keys)
-
-
-def questions(
-    rng: random.Random, pictures: Pool, per_kind: int, kinds: Iterable[str]
-) -> list[tuple[Exchange, int]]:
-    """``per_kind`` questions of each kind, each about a picture of its own; numbers balanced over the true number."""
-    found: list[tuple[Exchange, int]] = []
-    for kind in kinds:
-        counted: dict[str, int] = defaultdict(int)
-        while sum(counted.values()) < per_kind:
-            n = rng.randrange(len(pictures))
-            one = dialogues.QUESTIONS[kind](rng, pictures.views[n], True)
-            if one is None:
-                continue
-            truth = one.keys[0] if kind in ("number", "presence") else kind
-            if counted[truth] < per_kind / {"number": 5, "presence": 2}.get(kind, 1):
-                counted[truth] += 1
-                found.append((one, n))
-    return found
+SILENCE_MINUTES = 10
+GATE_BINS = 8
 
 
 @torch.no_grad()
@@ -115,14 +54,6 @@ def look(model: MoshiVis, pictures: Pool) -> Tensor:
     return torch.cat(parts)
 
 
-def auc(high: Sequence[float], low: Sequence[float]) -> float:
-    """Probability that one of ``high`` is above one of ``low``."""
-    values = np.concatenate((high, low))
-    ranks = np.empty(len(values))
-    ranks[values.argsort(kind="stable")] = np.arange(1, len(values) + 1)
-    return float((ranks[: len(high)].sum() - len(high) * (len(high) + 1) / 2) / (len(high) * len(low)))
-
-
 @dataclass
 class Result:
     scores: dict[str, list[Score]]
@@ -130,69 +61,83 @@ class Result:
     replies: list[tuple[Exchange, Reply]]
 
 
-def run_form(
-    model: MoshiVis,
-    tokenizer: Tokenizer,
-    asked: list[tuple[Exchange, int]],
-    tokens: Tensor,
-    form: str,
-    library: Library | None,
-    sampling: Sampling,
-    seed: int,
-    blind: bool = True,
-) -> Result:
-    """All questions once with their pictures and once with those of others."""
-    result = Result(defaultdict(list), defaultdict(list), [])
-    others = list(range(len(asked)))
-    random.Random(seed).shuffle(others)
-    for scores, order in ((result.scores, range(len(asked))), (result.blind, others)):
-        if scores is result.blind and not blind:
-            break
-        talks = [[Turn(exchange, tokens[asked[k][1]])] for (exchange, _), k in zip(asked, order)]
-        for (exchange, _), (reply,) in zip(
-            asked, converse(model, tokenizer, talks, form, library, sampling, seed)
-        ):
-            scores[exchange.kind].append(score(exchange, reply.text))
-            if scores is result.scores:
-                result.replies.append((exchange, reply))
-    return result
+class Examination:
+    """One model asked in one form (written, heard or spoken), always free-running."""
 
+    def __init__(
+        self,
+        model: MoshiVis,
+        tokenizer: Tokenizer,
+        pictures: Pool,
+        tokens: Tensor,
+        form: str,
+        library: Library | None,
+        sampling: Sampling,
+        seed: int,
+    ) -> None:
+        self.model, self.tokenizer, self.sampling, self.seed = model, tokenizer, sampling, seed
+        self.pictures, self.tokens = pictures, tokens
+        self.form, self.library = form, library
 
-def swapped(
-    model: MoshiVis,
-    tokenizer: Tokenizer,
-    rng: random.Random,
-    pictures: Pool,
-    tokens: Tensor,
-    count: int,
-    form: str,
-    library: Library | None,
-    sampling: Sampling,
-) -> tuple[int, int]:
-    """The same question before and after the picture changes: (second answer right, first answer right)."""
-    talks = []
-    while len(talks) < count:
-        kind = rng.choice(("colour", "place", "number", "thing"))
-        a, b = rng.sample(range(len(pictures)), 2)
-        first = dialogues.QUESTIONS[kind](rng, pictures.views[a], True)
-        if first is None:
-            continue
-        second = _same_question(rng, first, pictures.views[b])
-        if second is not None and second.answer != first.answer:
-            talks.append([Turn(first, tokens[a]), Turn(second, tokens[b])])
-    replies = converse(model, tokenizer, talks, form, library, sampling, rng.getrandbits(20))
-    judged = [
-        [score(t.exchange, r.text).right for t, r in zip(talk, said)] for talk, said in zip(talks, replies)
-    ]
-    return sum(one and two for one, two in judged), sum(one for one, _ in judged)
+    def ask(self, asked: list[tuple[Exchange, int]], blind: bool = True) -> Result:
+        """All questions once with their pictures and, ``blind``, once with those of others."""
+        result = Result(defaultdict(list), defaultdict(list), [])
+        others = list(range(len(asked)))
+        random.Random(self.seed).shuffle(others)
+        for scores, order in ((result.scores, range(len(asked))), (result.blind, others)):
+            if scores is result.blind and not blind:
+                break
+            talks = [[Turn(exchange, self.tokens[asked[k][1]])] for (exchange, _), k in zip(asked, order)]
+            for (exchange, _), (reply,) in zip(asked, self._converse(talks)):
+                scores[exchange.kind].append(score(exchange, reply.text))
+                if scores is result.scores:
+                    result.replies.append((exchange, reply))
+        return result
 
+    def swap(self, count: int) -> tuple[int, int]:
+        """The same question before and after the picture changes: second answers right, of so many first ones."""
+        rng = random.Random(f"swap {self.seed}")
+        talks: list[list[Turn]] = []
+        while len(talks) < count:
+            kind = rng.choice(("colour", "place", "number", "thing"))
+            a, b = rng.sample(range(len(self.pictures)), 2)
+            first = dialogues.QUESTIONS[kind](rng, self.pictures.views[a], True)
+            second = first and same_question(rng, first, self.pictures.views[b])
+            if first and second and second.answer != first.answer:
+                talks.append([Turn(first, self.tokens[a]), Turn(second, self.tokens[b])])
+        judged = self._judge(talks)
+        return sum(one and two for one, two in judged), sum(one for one, _ in judged)
 
-def _same_question(rng: random.Random, first: Exchange, view: View) -> Exchange | None:
-    for _ in range(60):
-        one = dialogues.QUESTIONS[first.kind](rng, view, True)
-        if one is not None and one.question == first.question:
-            return one
-    return None
+    def switch(self, count: int) -> tuple[float, float, float]:
+        """The context switch: shares of right answers to small talk without a picture, to small talk after a question
+        about the picture, and to a question about the picture after that."""
+        rng = random.Random(f"switch {self.seed}")
+        talks: list[list[Turn]] = []
+        while len(talks) < count:
+            n = rng.randrange(len(self.pictures))
+            about = (dialogues.colour, dialogues.small_talk, dialogues.place)
+            asked = [exchange for ask in about if (exchange := ask(rng, self.pictures.views[n], True))]
+            if len(asked) == len(about):
+                talks.append([Turn(exchange, self.tokens[n]) for exchange in asked])
+        alone = self._judge([[Turn(talk[1].exchange, None)] for talk in talks])
+        among = np.mean(self._judge(talks), axis=0)
+        return float(np.mean(alone)), float(among[1]), float(among[2])
+
+    def false_starts(self, minutes: float) -> int:
+        """How often it began to speak while nobody said anything."""
+        rng = random.Random(f"silence {self.seed}")
+        turns = round(minutes * 60 / (TURN * FRAME_SECONDS))
+        talks = [[Turn(None, self.tokens[rng.randrange(len(self.pictures))])] * 2 for _ in range(turns // 2)]
+        return sum(bool(reply.text) for replies in self._converse(talks) for reply in replies)
+
+    def _judge(self, talks: Sequence[Sequence[Turn]]) -> list[list[bool]]:
+        return [
+            [score(turn.exchange, reply.text).right for turn, reply in zip(talk, said) if turn.exchange]
+            for talk, said in zip(talks, self._converse(talks))
+        ]
+
+    def _converse(self, talks: Sequence[Sequence[Turn]]) -> list[list[Reply]]:
+        return converse(self.model, self.tokenizer, talks, self.form, self.library, self.sampling, self.seed)
 
 
 def share(scores: Sequence[Score]) -> str:
@@ -212,43 +157,66 @@ def kinds_table(results: dict[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def description_line(result: Result) -> str:
+def findings(examination: Examination, result: Result, pairs: int, minutes: float) -> Iterator[str]:
+    """What else is to be said about one form, a line each."""
     scores = result.scores["describe"]
-    if not scores:
-        return ""
     invented = sum(s.invented for s in scores) / max(1, sum(s.said for s in scores))
-    return f"names {100 * np.mean([s.named for s in scores]):.0f} % of the things, {100 * invented:.0f} % of what it names is not there"
-
-
-def numbers_line(result: Result) -> str:
-    by: dict[str, list[bool]] = defaultdict(list)
+    named = np.mean([s.named for s in scores])
+    yield f"description: names {100 * named:.0f} % of the things, {100 * invented:.0f} % of what it names is not there"
+    numbers: dict[str, list[bool]] = defaultdict(list)
     for exchange, reply in result.replies:
         if exchange.kind == "number":
-            by[exchange.keys[0]].append(score(exchange, reply.text).right)
-    return ", ".join(f"{name} {sum(by[name])}/{len(by[name])}" for name in dialogues.NUMBERS if by[name])
-
-
-def gate_line(result: Result) -> tuple[str, float, float]:
-    seen = [g for exchange, reply in result.replies if exchange.seen for g in reply.gates]
-    other = [g for exchange, reply in result.replies if not exchange.seen for g in reply.gates]
-    if not seen or not other:
-        return "no words", 0.0, 1.0
-    line = f"{np.mean(seen):.3f} in answers about the picture, {np.mean(other):.3f} in others, AUC {auc(seen, other):.2f}"
-    return line, float(np.quantile(other, 0.05)), float(np.quantile(seen, 0.95))
-
-
-def delay_line(result: Result) -> str:
-    delays = [0.08 * r.delay for _, r in result.replies if r.delay is not None]
+            numbers[exchange.keys[0]].append(score(exchange, reply.text).right)
+    by_number = (f"{n} {sum(numbers[n])}/{len(numbers[n])}" for n in dialogues.NUMBERS if numbers[n])
+    yield f"number, by the true one: {', '.join(by_number)}"
+    second, first = examination.swap(pairs)
+    yield f"picture changed between two turns: {second} of {first} second answers right whose first one was"
+    alone, among, back = examination.switch(pairs)
+    yield (
+        f"context switch: small talk right without a picture {100 * alone:.0f} %, after a question about the picture "
+        f"{100 * among:.0f} %; the next question about the picture {100 * back:.0f} %"
+    )
+    delays = [FRAME_SECONDS * r.delay for _, r in result.replies if r.delay is not None]
     early = sum(r.early > 0 for _, r in result.replies)
-    within = np.mean([d <= 1.0 for d in delays]) if delays else 0.0
-    return f"median {np.median(delays):.2f} s, {100 * within:.0f} % within 1 s, {early} began before the question was over"
+    yield (
+        f"answer: median {np.median(delays):.2f} s after the question, {100 * np.mean(np.array(delays) <= 1):.0f} % "
+        f"within 1 s, {early} of {len(result.replies)} began before its end"
+    )
+    if examination.form == "spoken":
+        starts = examination.false_starts(minutes)
+        yield f"silence: began to speak {starts} times in {minutes:.0f} minutes in which nobody spoke"
+
+
+def gate_table(results: dict[str, Result]) -> str:
+    """Histogram of the reported gate inside answers, about the picture and other."""
+    lines: list[str] = []
+    for form, result in results.items():
+        seen, other = (
+            np.array([g for exchange, reply in result.replies if exchange.seen is about for g in reply.gates])
+            for about in (True, False)
+        )
+        if not len(seen) or not len(other):
+            continue
+        edges = np.histogram_bin_edges(np.concatenate((seen, other)), GATE_BINS)
+        lines += ["", "| gate | " + " | ".join(f"to {edge:.3f}" for edge in edges[1:]) + " |"]
+        lines.append("|---|" + "---|" * GATE_BINS)
+        for name, values in (("about the picture", seen), ("about something else", other)):
+            parts = 100 * np.histogram(values, edges)[0] / len(values)
+            lines.append(f"| {name}, {len(values)} words | " + " | ".join(f"{x:.0f} %" for x in parts) + " |")
+        low, high = np.quantile(other, 0.05), np.quantile(seen, 0.95)
+        lines += [
+            "",
+            f"{FORMS[form]}: mean {seen.mean():.3f} and {other.mean():.3f}, AUC {auc(seen, other):.2f}; "
+            f"5 % of the others are below {low:.3f}, 95 % of those about the picture below {high:.3f}.",
+        ]
+    return "\n".join(lines)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Asks a checkpoint questions about pictures, free-running, and writes tables."
-    parser.add_argument("model", help="checkpoint folder")
+    parser.add_argument("model", help="checkpoint folder, or builtin")
     parser.add_argument("--per-kind", type=int, default=60, help="questions of each kind (%(default)s)")
-    parser.add_argument("--forms", nargs="+", choices=tuple(FORMS), default=list(FORMS))
+    parser.add_argument("--forms", nargs="+", choices=tuple(FORMS), default=["written", "spoken"])
     parser.add_argument(
         "--pictures", default="build/builtin/pictures/test.npz", help="npz, drawn if it is not there"
     )
@@ -269,78 +237,52 @@ def run(args: argparse.Namespace) -> int:
     siglip = config.siglip
     pictures = pool(args.pictures, 1500, 99, siglip.image_size, siglip.patch_size)
     tokens = look(model, pictures)
-    rng = random.Random(f"questions {args.seed}")
-    asked = questions(rng, pictures, args.per_kind, KIND_ORDER)
+    asked = questions(random.Random(f"questions {args.seed}"), pictures, args.per_kind, KIND_ORDER)
     sampling = Sampling(text_temperature=args.text_temperature, audio_temperature=args.audio_temperature)
     library = None
     if set(args.forms) != {"written"}:
-        library = held_out_library(
-            folder, config, sorted({exchange.question for exchange, _ in asked}), args.seed
-        )
-    results = {}
+        library = held_out_library(_mimi(folder, config), args.seed)
+    results, lines = {}, []
     for form in args.forms:
-        results[form] = run_form(model, tokenizer, asked, tokens, form, library, sampling, args.seed)
+        one = Examination(model, tokenizer, pictures, tokens, form, library, sampling, args.seed)
+        results[form] = one.ask(asked)
         print(kinds_table({form: results[form]}), flush=True)
         for exchange, reply in random.Random(1).sample(results[form].replies, min(args.show, len(asked))):
             print(f"{exchange.kind:10} {exchange.question:45} | {exchange.answer:45} | {reply.text}")
-    lines = [
-        kinds_table(results),
-        "",
-        f"Percent of answers that are right. Text temperature {args.text_temperature}, audio {args.audio_temperature}.",
-        "",
-    ]
-    for form, result in results.items():
-        gates, low, high = gate_line(result)
-        pairs = min(args.per_kind * 2, 120)
-        second, first = (
-            swapped(
-                model,
-                tokenizer,
-                random.Random(args.seed),
-                pictures,
-                tokens,
-                pairs,
-                form,
-                swap_library(library, form),
-                sampling,
-            )
-            if form == "written"
-            else (0, 0)
-        )
-        lines += [
-            f"**{FORMS[form]}**",
+        lines += ["", f"**{FORMS[form]}**", ""]
+        lines += [f"- {line}" for line in findings(one, results[form], 2 * args.per_kind, SILENCE_MINUTES)]
+    command = f"moshivis eval {args.model} --per-kind {args.per_kind} --forms {' '.join(args.forms)} --seed {args.seed}"
+    text = "\n".join(
+        [
+            kinds_table(results),
             "",
-            f"- description: {description_line(result)}",
-            f"- number, by the true one: {numbers_line(result)}",
-            f"- gate: {gates} (5 % quantile of others {low:.3f}, 95 % of answers about the picture {high:.3f})",
-            f"- answer: {delay_line(result)}",
+            f"Percent of answers that are right. Text temperature {args.text_temperature}, audio {args.audio_temperature}.",
+            *lines,
+            gate_table(results),
+            "",
+            f"`{command}`: {time.monotonic() - began:.0f} s, {len(asked)} questions a form.",
         ]
-        if first:
-            lines.append(f"- picture changed between two turns: {second} of {first} second answers right")
-        lines.append("")
-    command = f"moshivis eval --per-kind {args.per_kind} --forms {' '.join(args.forms)} --seed {args.seed}"
-    lines.append(
-        f"`{command}`: {time.monotonic() - began:.0f} s, {sum(map(len, results[args.forms[0]].scores.values()))} questions a form."
     )
-    text = "\n".join(lines)
     print(text)
     if args.write:
         Path(args.write).write_text(text + "\n", encoding="utf-8")
     return 0
 
 
-def swap_library(library: Library | None, form: str) -> Library | None:
-    return None if form == "written" else library
-
-
-def held_out_library(folder: Path, config: ModelConfig, texts: list[str], seed: int) -> Library:
-    """The questions spoken by the user whom training never heard, twice each."""
+def _mimi(folder: Path, config: ModelConfig) -> Any:
     with torch.device("meta"):
         mimi = build_mimi(config)
-    mimi = load_into(
-        mimi, folder / config.mimi_codec, released_layout(mimi.state_dict()), "cpu", torch.float32
-    )
-    return utterances.build(mimi, dict.fromkeys(texts, 2), {}, seed, held_out=True)
+    layout = released_layout(mimi.state_dict())
+    return load_into(mimi, folder / config.mimi_codec, layout, "cpu", torch.float32)
+
+
+def held_out_library(mimi: Any, seed: int) -> Library:
+    """All held-out questions spoken by the user whom training never heard, twice each."""
+    rng = random.Random("held out")
+    texts = {
+        dialogues.exchange(rng, dialogues.random_view(rng), held_out=True).question for _ in range(20000)
+    }
+    return utterances.build(mimi, dict.fromkeys(sorted(texts), 2), {}, seed, held_out=True)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,16 @@ from moshivis_ros.training.utterances import Library, Utterance
 
 PROMPT, WRITTEN_ANSWER = 14, 30  # frames for a written prompt and for the answer to it
 QUESTION, ANSWER = 42, 62  # frames for a spoken one
+TURN = QUESTION + ANSWER
 START = 4  # frames before the first question
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question, and the picture [N, hidden] (encoder tokens) that is shown from its beginning; None: none."""
+    """A question (None: silence as long as one and its answer), and the picture [N, hidden] (encoder tokens) that is
+    shown from its beginning; None: none."""
 
-    exchange: Exchange
+    exchange: Exchange | None
     picture: Tensor | None
 
 
@@ -80,7 +82,7 @@ def _converse(
     config = model.config
     rng = random.Random(seed)
     count, turns = len(conversations), max(len(turns) for turns in conversations)
-    length = (PROMPT + WRITTEN_ANSWER) if form == "written" else (QUESTION + ANSWER)
+    length = (PROMPT + WRITTEN_ANSWER) if form == "written" else TURN
     forced, user, ends = _inputs(rng, tokenizer, conversations, form, library, length, config.user_q)
     frames = forced.shape[1]
     stream = Stream(model, batch_size=count)
@@ -162,6 +164,9 @@ def _inputs(
             user[row] = silence[:, :frames]
         for turn, one in enumerate(conversation):
             at = START + turn * length
+            ends[row, turn] = at
+            if one.exchange is None:
+                continue
             if form == "written":
                 prompt = tokenizer.encode(one.exchange.question)
                 forced[row, at : at + len(prompt)] = prompt

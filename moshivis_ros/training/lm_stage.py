@@ -53,6 +53,7 @@ class Options:
     ear_weight: float = 0.5  # of the loss on the user's words
     topic_weight: float = 0.5  # of the loss on what the question named
     gaze_weight: float = 0.5  # of the loss on what the upper half of the layers looks at
+    gate_weight: float = 0.2  # of the gates outside answers about the picture: looking costs
     first_codebook: float = 4.0  # weight of codebook 1 against each of the others
     speech_frames: float = 0.5  # share of the frames with own speech that the depformer learns in a step
     silent_frames: float = 0.1  # and of those without
@@ -140,6 +141,10 @@ class LMStage:
                 gaze = -out.gaze[:, self.config.num_layers // 2 :].mean(1)[asked].mean()
                 loss = loss + self.options.gaze_weight * gaze
                 shown["gaze"] = gaze.detach()
+            if sight is not None:
+                gate = out.gates.mean(1)[~seen].mean()
+                loss = loss + self.options.gate_weight * gate
+                shown["gate"] = gate.detach()
             if "spoken" in forms:
                 audio = self._audio(samples, forms, tokens, out.hidden)
                 loss = loss + self.options.audio_weight * audio
