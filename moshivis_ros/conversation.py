@@ -267,7 +267,9 @@ class Conversation:
             self._swap()
 
     def reset(self) -> None:
-        """Start a new conversation. The picture stays."""
+        """Start a new conversation. The picture stays; camera frames from before will not be looked at."""
+        with self._inbox:
+            self._camera = None
         with self._lock:
             self._start()
 

@@ -73,6 +73,17 @@ def test_reset_begins_again_with_the_same_picture(conversation: Conversation) ->
     assert after[0].index == 0 and after[-1].gate == before[-1].gate > 0
 
 
+def test_reset_forgets_what_the_camera_saw_before(conversation: Conversation) -> None:
+    conversation.watch(OTHER, stamp=1)
+    conversation.reset()
+    conversation.refresh()
+    assert talk(conversation, 1)[0].image.reason == "no camera"
+    conversation.watch(PHOTO, stamp=2)
+    talk(conversation, 1)
+    conversation.settle()
+    assert talk(conversation, 1)[0].image.stamp == 2
+
+
 def test_gate_belongs_to_the_text_beside_it(conversation: Conversation) -> None:
     """A step's gate comes out one step before the text it was open for; a frame puts them together."""
     talk(conversation, 5)

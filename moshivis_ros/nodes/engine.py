@@ -163,6 +163,7 @@ class Engine:
         with self._running:
             self._run += 1
             self._talking = True
+        self._slot.take()  # a picture that the last conversation did not get to is no view of now
         self._send("start", self._run, now)
 
     def stop(self) -> None:

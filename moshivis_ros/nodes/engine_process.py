@@ -128,6 +128,7 @@ class EngineProcess:
         while True:
             self._stepped.wait()
             self._stepped.clear()
+            run = self._run
             if (entry := self._slot.take()) is None:
                 continue
             fields, data = entry
@@ -137,7 +138,8 @@ class EngineProcess:
                     picture = encodings.decode(data, **fields)
                 else:
                     picture = encodings.decode_compressed(data, **fields)
-                self._conversation.watch(picture, stamp=origin)
+                if run == self._run:
+                    self._conversation.watch(picture, stamp=origin)
             except ImageError as error:
                 self._pictures_refused += 1
                 self._send(Trouble(f"a picture was refused: {error}"))

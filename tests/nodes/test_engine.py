@@ -1,0 +1,46 @@
+"""The engine process, without a node around it."""
+
+from __future__ import annotations
+
+import queue
+import time
+from pathlib import Path
+
+from moshivis_ros.nodes.engine import Engine, EngineSettings, Event, Spoken
+from moshivis_ros.vision.refresh_policy import Settings
+
+GREY = bytes(8 * 8 * 3)
+
+
+def test_a_picture_of_the_last_conversation_is_not_looked_at(checkpoint: Path) -> None:
+    events: queue.Queue[Event] = queue.Queue()
+    engine = Engine(EngineSettings(str(checkpoint), refresh=Settings(policy="manual")), events.put)
+
+    def show(stamp: int) -> None:
+        view = {"encoding": "rgb8", "height": 8, "width": 8, "step": 24, "is_bigendian": False}
+        engine.show(memoryview(GREY), stamp=stamp, frame_id="camera", **view)
+
+    def frames(number: int) -> list[Spoken]:
+        found: list[Spoken] = []
+        while len(found) < number:
+            event = events.get(timeout=60)
+            if isinstance(event, Spoken):
+                found.append(event)
+        return found
+
+    try:
+        assert engine.wait_until_loaded(60)
+        engine.start(0)
+        frames(1)
+        engine.stop()
+        time.sleep(0.5)  # it ends the frame that it was in, looks once more, and tells nobody
+        show(stamp=1)
+        engine.start(0)
+        engine.refresh()
+        assert not any(frame.sight.has_image for frame in frames(8))
+        show(stamp=2)
+        while not (sight := frames(1)[0].sight).has_image:
+            pass
+        assert sight.stamp == 2
+    finally:
+        engine.close()
