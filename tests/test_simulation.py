@@ -17,7 +17,7 @@ from moshivis_ros.simulation.random_scene import random_scene, random_script
 from moshivis_ros.simulation.scenario import load_scenario
 from moshivis_ros.simulation.scene import Change, Light, Pose, Scene, Thing, driven
 from moshivis_ros.simulation.sdf import read_sdf, to_sdf, write_sdf
-from moshivis_ros.simulation.talk_room import TALK_ROOM
+from moshivis_ros.simulation.talk_room import TABLE_ROOM, TALK_ROOM
 
 WORLDS = Path(__file__).parents[1] / "worlds"
 draws = pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="mujoco is not installed")
@@ -86,16 +86,18 @@ def test_a_world_reads_back_as_it_was_written(tmp_path: Path) -> None:
         ]
 
 
-def test_the_world_file_is_the_room() -> None:
-    assert (WORLDS / "talk_room.sdf").read_text() == to_sdf(TALK_ROOM), (
+@pytest.mark.parametrize("room", [TALK_ROOM, TABLE_ROOM], ids=lambda room: room.name)
+def test_the_world_file_is_the_room(room: Scene) -> None:
+    assert (WORLDS / f"{room.name}.sdf").read_text() == to_sdf(room), (
         "python -m moshivis_ros.simulation.talk_room"
     )
 
 
 @pytest.mark.skipif(not shutil.which("ign"), reason="the sdformat checker is not installed")
-def test_the_world_passes_the_sdformat_check() -> None:
+@pytest.mark.parametrize("world", ["talk_room", "table_room"])
+def test_the_world_passes_the_sdformat_check(world: str) -> None:
     checked = subprocess.run(
-        ["ign", "sdf", "-k", str(WORLDS / "talk_room.sdf")], capture_output=True, text=True, check=False
+        ["ign", "sdf", "-k", str(WORLDS / f"{world}.sdf")], capture_output=True, text=True, check=False
     )
     assert checked.returncode == 0 and "Valid" in checked.stdout
     assert "Error" not in checked.stderr, checked.stderr  # it may say Valid all the same
@@ -117,6 +119,8 @@ def test_there_are_six_scenarios_that_can_be_played() -> None:
     for scenario in scenarios:
         assert scenario.about and scenario.scene.changes
         assert all(change.time + change.duration <= scenario.seconds for change in scenario.scene.changes)
+    asked = [question for scenario in scenarios for question in scenario.questions]
+    assert asked and all(question.sound.is_file() for question in asked)
 
 
 def test_the_same_seed_is_the_same_scene() -> None:

@@ -8,8 +8,10 @@ things:                              # more than the world holds, not visible un
 changes:                             # as simulation.scene.Change; a pose is [x, y, z, roll, pitch, yaw]
   - {time: 3, who: red ball, what: visible, to: false}
 refreshes:                           # a picture taken at `after` or later must be in the cache `within` s of it
-  - {after: 3, within: 6}
+  - {after: 3, within: 1}
 at_most: 2                           # refreshes in all, after the first picture
+questions:                           # what is asked from `at` on (a recording), and what the answer must hold
+  - {at: 5, sound: ../../media/question.wav, answer: red}
 """
 
 from __future__ import annotations
@@ -34,6 +36,15 @@ class Refresh:
 
 
 @dataclass(frozen=True)
+class Question:
+    """The recording `sound` is heard from `at` on, and `answer` is a word of what the robot says to it."""
+
+    at: float
+    sound: Path
+    answer: str
+
+
+@dataclass(frozen=True)
 class Scenario:
     """about: one sentence; scene: with its script; at_most: refreshes in all, after the first picture."""
 
@@ -43,6 +54,7 @@ class Scenario:
     seconds: float
     refreshes: tuple[Refresh, ...]
     at_most: int
+    questions: tuple[Question, ...]
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -59,6 +71,10 @@ def load_scenario(path: Path) -> Scenario:
             seconds=float(data["seconds"]),
             refreshes=tuple(Refresh(**entry) for entry in data.get("refreshes", ())),
             at_most=int(data["at_most"]),
+            questions=tuple(
+                Question(entry["at"], path.parent / entry["sound"], entry["answer"])
+                for entry in data.get("questions", ())
+            ),
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(f"{path} is no usable scenario: {error!r}") from error

@@ -1,16 +1,13 @@
-"""The room of the demos and scenarios: a table with things on it to talk about.
+"""The rooms of the demos and scenarios: a table with things on it to talk about.
 
-`python -m moshivis_ros.simulation.talk_room` writes worlds/talk_room.sdf, and with --media the pictures of
-media/, into the current folder.
+`python -m moshivis_ros.simulation.talk_room` writes them into the folder worlds of the current folder.
 """
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import replace
 from pathlib import Path
 
-from moshivis_ros.simulation.scene import Light, Pose, Room, Scene, Thing
+from moshivis_ros.simulation.scene import Light, Pose, Robot, Room, Scene, Thing
 from moshivis_ros.simulation.sdf import write_sdf
 
 _HEIGHT = 0.72  # of the table
@@ -41,38 +38,23 @@ TALK_ROOM = Scene(
     room=_ROOM,
 )
 
-_SECOND_VIEW = replace(
-    TALK_ROOM,
-    name="second_view",
+# As near and as plain as the pictures that the builtin miniature has learned from (training/pictures.py).
+TABLE_ROOM = Scene(
+    "table_room",
     things=(
-        _TABLE,
-        _on_table("green", "box", (0.2, 0.2, 0.3), 0.05, 0.4),
-        _on_table("yellow", "ball", (0.26, 0.26, 0.26), -0.1, 0.0),
-        _on_table("pink", "cylinder", (0.18, 0.18, 0.24), 0.0, -0.42),
-        Thing("person", "person", "blue", (0.4, 0.5, 1.75), Pose(1.7, -0.9, 0.875)),
-        Thing("shelf", "box", "white", (0.4, 1.2, 1.6), Pose(2.7, 1.2, 0.8)),
+        Thing("table", "table", "brown", (0.9, 1.6, _HEIGHT), Pose(z=_HEIGHT / 2)),
+        _on_table("red", "ball", (0.24, 0.24, 0.24), 0.0, 0.4),
+        _on_table("blue", "cup", (0.2, 0.2, 0.21), 0.0, -0.38),
     ),
+    lights=(Light("lamp", 0.0, 0.0, 2.4, 0.55), Light("window", -1.8, 2.0, 2.2, 0.28)),
+    room=Room((8.4, 6.0, 2.6), floor="grey", walls="white"),
+    robot=Robot(Pose(x=-1.42), mast=1.22, tilt=0.31),
 )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="talk_room", description=__doc__)
-    parser.add_argument("--media", action="store_true", help="also draw media/scene_a.jpg and scene_b.jpg")
-    Path("worlds").mkdir(exist_ok=True)
-    write_sdf(TALK_ROOM, Path("worlds/talk_room.sdf"))
-    if parser.parse_args().media:
-        _draw(TALK_ROOM, Path("media/scene_a.jpg"))
-        _draw(_SECOND_VIEW, Path("media/scene_b.jpg"))
-
-
-def _draw(scene: Scene, path: Path) -> None:
-    import cv2
-
-    from moshivis_ros.simulation.render import Renderer
-
-    with Renderer(scene) as renderer:
-        image = renderer.image(scene)
-    cv2.imwrite(str(path), image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    for room in (TALK_ROOM, TABLE_ROOM):
+        write_sdf(room, Path("worlds") / f"{room.name}.sdf")
 
 
 if __name__ == "__main__":
