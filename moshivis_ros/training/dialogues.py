@@ -355,13 +355,13 @@ QUESTIONS: dict[str, Ask] = {
 WEIGHTS = {
     "colour": 6.0,
     "thing": 3.0,
-    "place": 6.0,
-    "number": 4.0,
+    "place": 5.0,
+    "number": 6.0,
     "presence": 5.0,
     "misleading": 3.0,
-    "describe": 5.0,
-    "teacher": 3.0,
-    "small talk": 7.0,
+    "describe": 8.0,
+    "teacher": 5.0,
+    "small talk": 9.0,
 }
 
 

@@ -53,7 +53,7 @@ class Options:
     ear_weight: float = 0.5  # of the loss on the user's words
     topic_weight: float = 0.5  # of the loss on what the question named
     gaze_weight: float = 0.5  # of the loss on what the upper half of the layers looks at
-    gate_weight: float = 0.2  # of the gates outside answers about the picture: looking costs
+    gate_weight: float = 1.0  # of the gates outside answers about the picture: looking costs
     first_codebook: float = 4.0  # weight of codebook 1 against each of the others
     speech_frames: float = 0.5  # share of the frames with own speech that the depformer learns in a step
     silent_frames: float = 0.1  # and of those without

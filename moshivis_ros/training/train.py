@@ -94,8 +94,6 @@ def make_stage(settings: Settings) -> Stage:
 
 def train(settings: Settings) -> bool:
     """Train until `steps` or `minutes` are over. True if the stage is complete."""
-    torch.set_num_threads(settings.threads)
-    torch.set_flush_denormal(True)
     torch.manual_seed(settings.seed)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -128,7 +126,7 @@ def train(settings: Settings) -> bool:
             step += 1
             now = time.monotonic()
             if step % settings.log_every == 0 or step == settings.steps:
-                values = {name: round(float(value), 4) for name, value in losses.items()}
+                values = {name: round(value.item(), 4) for name, value in losses.items()}
                 seconds = round(spent + now - start, 1)
                 log.write(
                     json.dumps({"step": step, "seconds": seconds, **values, "norm": round(float(norm), 3)})
@@ -237,7 +235,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     overrides = {"out": args.out, "minutes": args.minutes, "steps": args.steps, "device": args.device}
-    train(Settings.load(args.config, **overrides))
+    settings = Settings.load(args.config, **overrides)
+    torch.set_num_threads(settings.threads)
+    torch.set_flush_denormal(True)  # they would make training many times slower
+    train(settings)
     return 0
 
 
