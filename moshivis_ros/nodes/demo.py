@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,13 +35,6 @@ from moshivis_ros.nodes.messages import to_nanoseconds
 from moshivis_ros.vision.sources import photos
 
 NAMESPACE = "/moshivis_demo"
-RANDOM = """
-A RANDOM miniature: every part works, at the right speed, but it makes sounds and syllables without sense. One that was
-trained, a toy that talks about balls and boxes on a table, is in the package:
-    --model builtin          (make talk MODEL=builtin)
-For the real robot, with a GPU of 24 GB (16 GB download):
-    --model kyutai/moshika-vis-pytorch-bf16
-"""
 BUILTIN = """
 The miniature of the package: it knows tables with balls, boxes, bottles and cups in six colours. Ask it what colour,
 what, where, how many, whether there is one, or what it sees. For the real robot, with a GPU of 24 GB (16 GB download):
@@ -93,7 +85,9 @@ def main(args: list[str] | None = None) -> int:
 def _options(args: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "--model", default="", help="checkpoint folder, Hugging Face repo, or builtin (default: a random one)"
+        "--model",
+        default="builtin",
+        help="checkpoint folder or Hugging Face repo (default: the miniature of the package)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--audio", type=Path, help="a recorded question (default: one of the project's own)")
@@ -128,7 +122,7 @@ def _prefix() -> Path:
 
 
 def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
-    model = options.model or _random_model(stack)
+    model = options.model
     if model == "builtin":
         print(BUILTIN)
     node = Demo()
@@ -161,15 +155,6 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     if not node.frames:
         raise DemoError("the robot said nothing, not even silence: no message came on audio_out")
     print(f"\n\n{node.frames} frames of 80 ms, {node.refreshes} pictures seen")
-
-
-def _random_model(stack: ExitStack) -> str:
-    print(RANDOM)
-    from moshivis_ros.model.init import init_checkpoint  # torch: seconds to import, and not needed otherwise
-
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="moshivis_random_"))
-    init_checkpoint(folder)
-    return folder
 
 
 @contextmanager
