@@ -42,7 +42,7 @@ def written(drawn: Path, tmp_path: Path) -> Settings:
         "pictures": str(drawn),
         "count": 12,
         "frames": 40,
-        "mixture": {"written": 2},
+        "batch": 2,
     }
     return Settings("lm", str(tmp_path / "once"), steps=4, learning_rate=1e-3, warmup=2, options=options)
 

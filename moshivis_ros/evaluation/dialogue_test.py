@@ -241,7 +241,7 @@ def run(args: argparse.Namespace) -> int:
     sampling = Sampling(text_temperature=args.text_temperature, audio_temperature=args.audio_temperature)
     library = None
     if set(args.forms) != {"written"}:
-        library = held_out_library(_mimi(folder, config), args.seed)
+        library = held_out_library(mimi_of(folder, config), args.seed)
     results, lines = {}, []
     for form in args.forms:
         one = Examination(model, tokenizer, pictures, tokens, form, library, sampling, args.seed)
@@ -269,7 +269,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _mimi(folder: Path, config: ModelConfig) -> Any:
+def mimi_of(folder: Path, config: ModelConfig) -> Any:
+    """The codec of a checkpoint, for whole recordings."""
     with torch.device("meta"):
         mimi = build_mimi(config)
     layout = released_layout(mimi.state_dict())

@@ -40,15 +40,19 @@ class Turn:
 
 @dataclass(frozen=True)
 class Reply:
-    """text: what was answered. gates: reported gate of every frame with a word. delay: frames from the end of the
-    question to the first word (None: no word). audio: own codes [dep_q, T] of the turn, empty without sound.
+    """pieces: of the text that was answered. gates: reported gate of the frame of each. delay: frames from the end of
+    the question to the first word (None: no word). audio: own codes [dep_q, T] of the turn, empty without sound.
     early: words before the question was over."""
 
-    text: str
+    pieces: tuple[str, ...]
     gates: tuple[float, ...]
     delay: int | None
     audio: npt.NDArray[np.int64]
     early: int
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces).strip()
 
 
 @torch.no_grad()
@@ -123,16 +127,16 @@ def _converse(
         said = []
         for turn in range(turns):
             begin = START + turn * length
-            decoder, text, gates_of_words, first, early = tokenizer.decoder(), "", [], None, 0
+            decoder, pieces, gates_of_pieces, first, early = tokenizer.decoder(), [], [], None, 0
             for t in range(begin, begin + length):
                 if (token := int(text_out[row, t])) not in silent:
-                    text += decoder.push(token) or ""
-                    gates_of_words.append(float(gate_out[row, t]))
+                    pieces.append(decoder.push(token) or "")
+                    gates_of_pieces.append(float(gate_out[row, t]))
                     first = t if first is None else first
                     early += t < ends[row, turn]
             delay = None if first is None else first - int(ends[row, turn])
             sound = audio_out[row, :, begin : begin + length]
-            said.append(Reply(text.strip(), tuple(gates_of_words), delay, sound, early))
+            said.append(Reply(tuple(pieces), tuple(gates_of_pieces), delay, sound, early))
         replies.append(said)
     return replies
 

@@ -43,9 +43,8 @@ class Options:
     count: int = 24000
     library: str = ""  # npz of spoken sentences; only written samples need none
     start: str = ""  # out folder of an earlier stage, finished or not, to go on from
-    mixture: dict[str, int] = field(
-        default_factory=lambda: {"written": 14}
-    )  # samples of each form in a batch
+    batch: int = 12  # samples of a step
+    mixture: dict[str, float] = field(default_factory=lambda: {"written": 1})  # how likely each form is
     frames: int = 96  # of every sample
     train: str = "all"  # all, backbone, adapters
     gate_scale: float = 4.0  # learning rate of the gates against that of the rest
@@ -108,7 +107,8 @@ class LMStage:
         ]
 
     def losses(self, rng: random.Random, step: int, steps: int) -> dict[str, Tensor]:
-        forms = [form for form, count in self.options.mixture.items() for _ in range(count)]
+        mixture = self.options.mixture
+        forms = rng.choices(list(mixture), list(mixture.values()), k=self.options.batch)
         samples, pictures, exchanges = zip(*(self._sample(rng, form) for form in forms))
         device = self.settings.device
         tokens = torch.from_numpy(np.stack([s.tokens for s in samples])).to(device)

@@ -36,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="folder of config.yaml")
     parser.add_argument("--codec", required=True, help="folder of the codec's file")
     parser.add_argument(
-        "--questions", type=int, default=12000, help="recordings of users, about (%(default)s)"
+        "--questions", type=int, default=25000, help="recordings of users, about (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--answers", type=int, default=4000, help="recordings of the robot, about (%(default)s)"
+        "--answers", type=int, default=7000, help="recordings of the robot, about (%(default)s)"
     )
 
 
