@@ -3,7 +3,7 @@
     engine = Engine(settings, on_event)     # starts the process, which loads the model
     engine.wait_until_loaded(5.0)
     engine.start(now)                       # from here on_event gets a Spoken every 80 ms
-    engine.hear(...); engine.show(...)      # copy and return
+    engine.hear(...); engine.show(...)      # return at once
     engine.stop(); engine.start(later)      # a new conversation with the same model
     engine.close()                          # the process ends, its memory is free
 
@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -124,6 +125,7 @@ class Engine:
         self._loaded = threading.Event()
         self._failure: str | None = None
         self.dropped = 0  # messages that the process did not take
+        self._newest: deque[tuple[dict[str, Any], memoryview]] = deque(maxlen=1)  # picture, not yet copied
         self._slot = PictureSlot()
         ours, theirs = socket.socketpair()
         with theirs:
@@ -163,6 +165,7 @@ class Engine:
         with self._running:
             self._run += 1
             self._talking = True
+        self._newest.clear()
         self._slot.take()  # a picture that the last conversation did not get to is no view of now
         self._send("start", self._run, now)
 
@@ -181,9 +184,9 @@ class Engine:
 
     def show(self, data: memoryview, **fields: Any) -> None:
         """A picture for vision.encodings, with `stamp` (nanoseconds) and `frame_id`. Replaces one not yet
-        looked at.
+        looked at. Not copied before the next frame: a camera may be faster, and copies slow the steps down.
         """
-        self._slot.put(fields, data)
+        self._newest.append((fields, data))
 
     def refresh(self) -> None:
         self._send("refresh")
@@ -237,6 +240,8 @@ class Engine:
         if isinstance(event, str):  # why the process is about to end
             self._failure = event
             return
+        if isinstance(event, Spoken) and self._newest:
+            self._slot.put(*self._newest.pop())
         with self._running:
             current = not isinstance(event, Spoken) or (self._talking and event.run == self._run)
             if current and not self._closing:

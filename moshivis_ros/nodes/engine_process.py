@@ -86,6 +86,10 @@ class EngineProcess:
             )
         except torch.OutOfMemoryError as error:
             raise MoshiVisError(f"{settings.model} does not fit the memory of the GPU: {error}") from error
+        if "OMP_NUM_THREADS" not in os.environ:
+            # A step is a thousand small operations: what threads would share of each costs more than it saves, and
+            # all wait whenever another program, such as the camera's driver, has taken the core of one.
+            torch.set_num_threads(1)
         device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
         self._send(Loaded(time.monotonic() - start, device, conversation.is_random))
         return conversation
