@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 RELEASED = "kyutai/moshika-vis-pytorch-bf16"
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
 SAMPLING = {  # the fields of model.sampling.Sampling, whose defaults hold
-    "text_temperature": (float, "chance in the choice of words, 0 for none"),
+    "text_temperature": (float, "chance in the choice of words, 0 for none (default: what suits the model)"),
     "text_top_k": (int, "how many words are considered"),
-    "audio_temperature": (float, "chance in the voice, 0 for none"),
+    "audio_temperature": (float, "chance in the voice, 0 for none (default: what suits the model)"),
     "audio_top_k": (int, "how many sounds are considered"),
 }
 Pictures: TypeAlias = Iterator[tuple[float, sources.Picture]]
@@ -49,7 +49,9 @@ examples:
   moshivis chat --camera 0                     live (wear headphones, or it hears itself)
   moshivis chat --model my-checkpoint ...      a folder; see `moshivis init --help` for one to try things with
 
-The default model, {RELEASED}, is downloaded once (16.6 GB) and needs a GPU with 24 GB.
+  moshivis chat --model {RELEASED} ...
+
+The last one, the real model, is downloaded once (16.6 GB) and needs a GPU with 24 GB.
 Licence: CC-BY 4.0; its image encoder: Gemma terms.
 """
 
@@ -107,7 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     model = parser.add_argument_group("the model")
     model.add_argument(
-        "--model", default=RELEASED, help="a folder, or a Hugging Face repository (%(default)s)"
+        "--model", default="builtin", help="a folder, or a Hugging Face repository (%(default)s: the miniature of the package)"
     )
     model.add_argument("--revision", help="commit or tag of the repository")
     model.add_argument("--device", default="auto", help="cuda, cpu, ... (the GPU where there is one)")
@@ -136,6 +138,8 @@ def run(args: argparse.Namespace) -> int:
     with closing(_load(args)) as conversation:
         if conversation.is_random:
             print(RANDOM, file=sys.stderr)
+        if conversation.config.about:
+            print(f"It can talk about {conversation.config.about}.", file=sys.stderr)
         if photo is not None:
             conversation.see(photo, wait=True)
         if question is not None:

@@ -229,6 +229,14 @@ def test_temperature_zero_takes_the_first_of_equals() -> None:
     assert sample(logits, torch.tensor(0.0), torch.zeros(1, MAX_TOP_K)).tolist() == [1]
 
 
+def test_a_temperature_that_is_not_given_is_the_one_that_suits_the_checkpoint() -> None:
+    config = dataclasses.replace(TINY, text_temperature=0.25, audio_temperature=0.5)
+    stream = Stream(random_model(config))
+    assert stream.temperature.tolist() == [0.25, 0.5]
+    stream.set_sampling(Sampling(audio_temperature=0.0))
+    assert stream.temperature.tolist() == [0.25, 0.0]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

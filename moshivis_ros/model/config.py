@@ -128,6 +128,10 @@ class ModelConfig:
     mimi: dict[str, Any] | None = None  # configuration for moshi's get_mimi; None: the released Mimi
     quantize: str | None = None  # how the file holds the linear layers of a step: int8 or int4
     trained: bool = True  # False: random weights, good for trying the plumbing only
+    about: str = ""  # what the model can talk about, for its users
+    # randomness that suits it, of words and voice; 0: always the most likely
+    text_temperature: float = 0.7
+    audio_temperature: float = 0.8
 
     def __post_init__(self) -> None:
         _check_divisible("dim", self.dim, "num_heads", self.num_heads)
@@ -147,6 +151,9 @@ class ModelConfig:
             raise ConfigError(
                 f"gate_low ({self.gate_low}) must be below gate_high ({self.gate_high}), both in 0..1"
             )
+        for name in ("text_temperature", "audio_temperature"):
+            if not 0 <= getattr(self, name) <= 10:
+                raise ConfigError(f"{name} must be between 0 (greedy) and 10, not {getattr(self, name)}")
         if self.image_size < self.siglip.patch_size:
             raise ConfigError(
                 f"image_size {self.image_size} is smaller than a patch ({self.siglip.patch_size})"

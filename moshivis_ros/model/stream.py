@@ -116,8 +116,13 @@ class Stream(nn.Module):
 
     def set_sampling(self, sampling: Sampling, seed: int | None = None) -> None:
         """Temperatures, top-k and (if given) the seed for all steps from now on."""
-        self.temperature.copy_(torch.tensor([sampling.text_temperature, sampling.audio_temperature]))
-        top_k = torch.tensor([sampling.text_top_k] + [sampling.audio_top_k] * self.config.dep_q)
+        config, text, audio = self.config, sampling.text_temperature, sampling.audio_temperature
+        suited = [
+            config.text_temperature if text is None else text,
+            config.audio_temperature if audio is None else audio,
+        ]
+        self.temperature.copy_(torch.tensor(suited))
+        top_k = torch.tensor([sampling.text_top_k] + [sampling.audio_top_k] * config.dep_q)
         self.outside.copy_(torch.arange(MAX_TOP_K) >= top_k[:, None])
         if seed is not None:
             self.generator.manual_seed(seed)

@@ -36,11 +36,9 @@ from moshivis_ros.vision.sources import photos
 
 NAMESPACE = "/moshivis_demo"
 BUILTIN = """
-The miniature of the package: it knows tables with balls, boxes, bottles and cups in six colours. Ask it what colour,
-what, where, how many, whether there is one, or what it sees. For the real robot, with a GPU of 24 GB (16 GB download):
+Talking with the miniature of the package. For the real robot, with a GPU of 24 GB (16 GB download):
     --model kyutai/moshika-vis-pytorch-bf16
 """
-BUILTIN_SAMPLING = {"text_temperature": 0.1, "audio_temperature": 0.5}  # it is too small for more
 START_SECONDS = 60.0
 LOAD_SECONDS = 3600.0  # a model of 16 GB may have to be downloaded first
 END_SECONDS = 20.0
@@ -127,8 +125,7 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
         print(BUILTIN)
     node = Demo()
     stack.callback(node.destroy_node)
-    sampling = BUILTIN_SAMPLING if model == "builtin" else {}
-    talk = stack.enter_context(_running("talk", model=model, device=options.device, **sampling))
+    talk = stack.enter_context(_running("talk", model=model, device=options.device))
     recorder = stack.enter_context(_running("recorder", folder=str(options.out)))
     if options.speaker:
         stack.enter_context(_running("speaker"))

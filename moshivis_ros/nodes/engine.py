@@ -57,11 +57,12 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The model is ready. `seconds` that it took; `random`: untrained weights."""
+    """The model is ready. `seconds` that it took; `random`: untrained weights; `about`: what it can talk about."""
 
     seconds: float
     device: str
     random: bool
+    about: str
 
 
 @dataclass(frozen=True)

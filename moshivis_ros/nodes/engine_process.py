@@ -91,7 +91,8 @@ class EngineProcess:
             # all wait whenever another program, such as the camera's driver, has taken the core of one.
             torch.set_num_threads(1)
         device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
-        self._send(Loaded(time.monotonic() - start, device, conversation.is_random))
+        seconds, config = time.monotonic() - start, conversation.config
+        self._send(Loaded(seconds, device, not config.trained, config.about))
         return conversation
 
     def _talk(self, run: int) -> None:

@@ -163,7 +163,7 @@ class Talk(LifecycleNode):
             dtype="" if given["dtype"] == "auto" else given["dtype"],
             seed=None if given["seed"] < 0 else given["seed"],
             image_size=given["image_size"] or None,
-            sampling=values(self, SAMPLING),
+            sampling={k: v for k, v in values(self, SAMPLING).items() if v >= 0},
             refresh=Settings(**{row.name.removeprefix("refresh_"): given[row.name] for row in REFRESH}),
             max_backlog=given["max_backlog"],
         )
@@ -242,6 +242,8 @@ class Talk(LifecycleNode):
         elif isinstance(event, Loaded):
             model = "a RANDOM model: it makes sounds, not sense" if event.random else "the model"
             self.get_logger().info(f"loaded {model} on {event.device} in {event.seconds:.1f} s")
+            if event.about:
+                self.get_logger().info(f"it can talk about {event.about}")
         elif isinstance(event, Ended):
             self._failure = event.text
             self.get_logger().error(event.text)

@@ -9,10 +9,11 @@ from dataclasses import fields
 from moshivis_ros.nodes.interface import Interface, Parameter
 from moshivis_ros.vision.refresh_policy import POLICIES, Settings
 
+SUITED = "; 0: always the most likely; below 0: what suits the checkpoint"
 SAMPLING = [
-    Parameter("text_temperature", 0.7, "randomness of the words; 0: always the most likely", (0.0, 10.0)),
+    Parameter("text_temperature", -1.0, f"randomness of the words{SUITED}", (-1.0, 10.0)),
     Parameter("text_top_k", 25, "words are drawn from this many likely ones", (1, 250)),
-    Parameter("audio_temperature", 0.8, "randomness of the voice; 0: always the most likely", (0.0, 10.0)),
+    Parameter("audio_temperature", -1.0, f"randomness of the voice{SUITED}", (-1.0, 10.0)),
     Parameter("audio_top_k", 250, "sounds are drawn from this many likely ones", (1, 250)),
 ]
 
@@ -44,8 +45,8 @@ REFRESH = _refresh_parameters()
 PARAMETERS = [
     Parameter(
         "model",
-        "kyutai/moshika-vis-pytorch-bf16",
-        "checkpoint: a folder, or a Hugging Face repo to download",
+        "builtin",
+        "checkpoint: builtin (the miniature of the package), a folder, or a Hugging Face repo to download",
     ),
     Parameter("revision", "", "branch, tag or commit of the Hugging Face repo; empty: the newest"),
     Parameter("device", "auto", "auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),

@@ -44,7 +44,7 @@ def test_the_shipped_model_answers_about_each_scene(environment: dict[str, str],
     demo = run(environment, "--out", tmp_path / "out", "--seconds", "6")
     output, _ = demo.communicate(timeout=180)
     assert demo.returncode == 0, output
-    assert "miniature" in output and "kyutai/moshika-vis-pytorch-bf16" in output
+    assert "it can talk about a table" in output and "kyutai/moshika-vis-pytorch-bf16" in output
     assert output.count("sees a new picture") == 2  # one of each of the two scenes
     sound, rate = soundfile.read(tmp_path / "out" / "conversation.wav")
     assert rate == 24000 and sound.shape[1] == 2 and len(sound) > 4 * rate
