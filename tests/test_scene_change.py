@@ -23,6 +23,9 @@ def picture(name: str) -> Image:
 
 
 TABLE = picture("scene_a")
+LEGS = TABLE.copy()  # with things that are as thin as the legs of chairs
+for column in range(40, 420, 60):
+    LEGS[60:200, column : column + 8] = 30
 
 
 def noisy(image: Image, seed: int = 0) -> Image:
@@ -80,6 +83,13 @@ def test_another_place_is_a_cut_and_a_turn_is_a_change() -> None:
     garden = np.zeros_like(TABLE)
     garden[:240], garden[240:] = (120, 170, 240), (60, 160, 50)
     assert distance(TABLE, garden) >= CUT
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(12, 0), (-12, 5), (9, 12), (-11, -7)])
+def test_a_shaken_camera_sees_the_same_scene_and_what_is_new_in_it(dx: int, dy: int) -> None:
+    """One frame is shaken one way, the next one the other: nearly 3 % of the picture apart."""
+    assert distance(noisy(shifted(LEGS, dx, dy)), noisy(LEGS, 1)) < CHANGED
+    assert distance(noisy(shifted(LEGS, dx, dy)), noisy(with_ball(LEGS, 20, (30, 60, 200)), 1)) >= CHANGED
 
 
 def test_a_slow_pan_adds_up() -> None:

@@ -47,6 +47,8 @@ THRESHOLDS: dict[str, tuple[float, ...]] = {  # from which the first third of th
     "histogram": (0.03, 0.05, 0.08, 0.12, 0.2),
     "structure": (0.03, 0.05, 0.07, 0.1, 0.14),
     "hash": (0.05, 0.08, 0.1, 0.12, 0.16, 0.2),
+    "edges": (0.1, 0.15, 0.2, 0.3, 0.4),
+    "flow": (0.05, 0.1, 0.2, 0.3, 0.4),
 }
 
 POLICIES: dict[str, Settings] = {

@@ -54,7 +54,7 @@ LOG = np.log(np.arange(256, dtype=np.float32) + 24.0)  # the 24 keeps the noise 
 
 
 def make_detector(name: str = DEFAULT) -> Detector:
-    """The detector of this name: patches, histogram, structure or hash."""
+    """The detector of this name, one of DETECTORS."""
     if name not in DETECTORS:
         raise ConfigError(f"unknown scene change detector {name!r}; known are {', '.join(DETECTORS)}")
     return DETECTORS[name]()
@@ -71,15 +71,17 @@ class Patches(Detector):
     """Share of the picture in which nothing nearby in the other frame has the same contrast and colour.
 
     Log brightness less its surroundings, and the ratios of the colours, are what light changes least. A pixel
-    counts as found if the other frame's 3x3 neighbourhood spans its value: noise, a shaking camera and half a
-    pixel of motion then cost nothing, while a thing that comes or goes is found in neither frame. The densest
-    place counts beside the whole: a cup is small, but all of it has changed.
+    counts as found if the other frame's 3x3 neighbourhood spans its value: noise and half a pixel of motion then
+    cost nothing, while a thing that comes or goes is found in neither frame. The densest place counts beside the
+    whole: a cup is small, but all of it has changed. Where the whole picture has moved a little, as of a camera
+    that shakes, it is moved back first; a pan is more than that.
     """
 
     luma = 0.39  # a brightness must differ by more than this factor's log (1.5): a shadow is no thing
     chroma = 0.125  # and a ratio of colours by more than this
     half = 0.02  # share of the picture that gives a distance of 0.5
     compact = 0.015  # share of the picture that 5x5 pixels count for if all of them have changed
+    shake = 2.0  # pixels of the thumbnail, 3 % of its width, by which a camera may have moved unnoticed
 
     def _features(self, pixels: Image) -> npt.NDArray[Any]:
         log = LOG[pixels]
@@ -93,12 +95,30 @@ class Patches(Detector):
         before, now = reference.features, current.features
         tint = np.median((now - before)[::2, ::2, 1:], axis=(0, 1))
         now = now - np.array([0.0, *tint], np.float32)  # white balance
-        lost = np.minimum(_outside(before, now), _outside(now, before))
         # Dark and overexposed places do not follow the exposure: the more it changed, the more is let pass.
         exposure = abs(float(np.log((current.pixels.mean() + 1) / (reference.pixels.mean() + 1))))
-        gone = np.clip(lost.max(axis=2) / (1.0 + exposure) - 1.0, 0.0, 1.0)
-        share = max(float(gone.mean()), self.compact * float(cv2.blur(gone, (5, 5)).max()))
+        share = self._gone(before, now, exposure)
+        if share > 0:
+            (dx, dy), _ = cv2.phaseCorrelate(before[:, :, 0].copy(), now[:, :, 0].copy(), _WINDOW)
+            if max(abs(dx), abs(dy)) <= self.shake:
+                share = min(share, self._gone(before, _moved_back(now, dx, dy, before), exposure))
         return share / (share + self.half)
+
+    def _gone(self, before: npt.NDArray[Any], now: npt.NDArray[Any], exposure: float) -> float:
+        """Share of the picture that is in one of the two and not in the other."""
+        lost = np.minimum(_outside(before, now), _outside(now, before))
+        gone = np.clip(lost.max(axis=2) / (1.0 + exposure) - 1.0, 0.0, 1.0)
+        return max(float(gone.mean()), self.compact * float(cv2.blur(gone, (5, 5)).max()))
+
+
+_WINDOW = cv2.createHanningWindow((WIDTH, HEIGHT), cv2.CV_32F)
+
+
+def _moved_back(now: npt.NDArray[Any], dx: float, dy: float, before: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What is dx pixels to the right and dy below; as before where the other frame does not reach."""
+    move = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
+    flags, there = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, before.copy()
+    return np.asarray(cv2.warpAffine(now, move, (WIDTH, HEIGHT), there, flags, cv2.BORDER_TRANSPARENT))
 
 
 def _outside(reference: npt.NDArray[Any], current: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -153,11 +173,44 @@ class Hash(Detector):
         return float(np.mean(reference.features != current.features))
 
 
+class Edges(Detector):
+    """Share of the edges that have none beside them in the other frame."""
+
+    def _features(self, pixels: Image) -> npt.NDArray[Any]:
+        return np.asarray(cv2.Canny(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), 60, 120))
+
+    def distance(self, reference: Thumbnail, current: Thumbnail) -> float:
+        a, b, box = reference.features, current.features, np.ones((3, 3), np.uint8)
+        alone = np.count_nonzero(a > cv2.dilate(b, box)) + np.count_nonzero(b > cv2.dilate(a, box))
+        return alone / max(1, np.count_nonzero(a) + np.count_nonzero(b))
+
+
+class Flow(Detector):
+    """Share of the corners that sparse optical flow (Lucas and Kanade 1981) does not find where they were."""
+
+    def _features(self, pixels: Image) -> npt.NDArray[Any]:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+
+    def distance(self, reference: Thumbnail, current: Thumbnail) -> float:
+        a, b = reference.features, current.features
+        return max(self._lost(a, b), self._lost(b, a))
+
+    def _lost(self, one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
+        corners = cv2.goodFeaturesToTrack(one, 60, 0.02, 3)
+        if corners is None:
+            return 0.0
+        found, status, error = cv2.calcOpticalFlowPyrLK(one, other, corners, corners.copy(), winSize=(9, 9))
+        moved = np.linalg.norm(found - corners, axis=2)[:, 0] > 2
+        return float(np.mean(moved | (status[:, 0] == 0) | (error[:, 0] > 15)))
+
+
 DETECTORS: dict[str, type[Detector]] = {
     "patches": Patches,
     "histogram": Histogram,
     "structure": Structure,
     "hash": Hash,
+    "edges": Edges,
+    "flow": Flow,
 }
 
 
