@@ -28,7 +28,7 @@ setup(
         "tqdm>=4.48",
     ],
     extras_require={
-        "evaluation": ["matplotlib>=3.5", "pocketsphinx>=5"],
+        "evaluation": ["matplotlib>=3.5"],
         "onnx": ["onnx>=1.16"],  # and onnxruntime, or onnxruntime-gpu: the machine decides
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],

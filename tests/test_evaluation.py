@@ -6,7 +6,6 @@ import random
 
 import pytest
 
-from moshivis_ros.evaluation.intelligibility import word_error_rate
 from moshivis_ros.evaluation.scoring import auc, score
 from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Exchange
@@ -53,9 +52,3 @@ def test_auc() -> None:
     assert auc([3, 4], [1, 2]) == 1
     assert auc([1, 2], [3, 4]) == 0
     assert auc([1, 4], [2, 3]) == 0.5
-
-
-def test_word_error_rate() -> None:
-    assert word_error_rate([(["a", "red", "ball"], ["a", "red", "ball"])]) == 0
-    assert word_error_rate([(["a", "red", "ball"], ["a", "blue"]), (["one"], ["one"])]) == 0.5
-    assert word_error_rate([(["yes"], ["no", "it", "is"])]) == 3
