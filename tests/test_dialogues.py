@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moshivis_ros.cli import main
 from moshivis_ros.errors import ConfigError, MissingDependencyError
-from moshivis_ros.training import dialogues, look, make_dialogues
+from moshivis_ros.training import dialogues, make_dialogues
 from moshivis_ros.training.dialogues import Item
 from moshivis_ros.training.utterances import Utterance, join
 from moshivis_ros.training.voices import EspeakVoice
@@ -144,13 +145,12 @@ def test_the_robot_is_left_the_user_right_and_words_are_where_they_sound(
         spoken_frames[int(start * 24000) : int(end * 24000)] = True
     loudness = np.abs(stereo[:, 0])
     assert loudness[spoken_frames].mean() > 0.02 > loudness[~spoken_frames].mean() * 100
-    page = look.page(tmp_path, 10)
-    assert "one.wav" in page and exchanges[0].question in page
+    assert main(["look", str(tmp_path), "--out", str(tmp_path / "page")]) == 0
+    page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
+    assert "'../one.wav'" in page and exchanges[0].question in page
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(ConfigError, match="not empty"):
         make_dialogues.make(tmp_path, 1, 0, 112, False)
-    with pytest.raises(ConfigError, match="make-dialogues"):
-        look.page(tmp_path, 1)
