@@ -1,8 +1,9 @@
 """Can the speech be understood? Word error rates by a small recogniser of our own that knows words, not sentences.
 
-It is trained, when it is first needed, on words of the dialogues drawn at random one after the other, spoken by
-espeak-ng: no order of words is likelier than another, so it cannot hear a sentence into noise. Half of its recordings
-have gone through the codec whose sound it is to judge: it is a recogniser for this codec's sound.
+It is trained, when it is first needed, on words drawn at random one after the other, half of them as often as the
+dialogues use them and half from all words alike, spoken by espeak-ng: no order of words is likelier than another, so it
+cannot hear a sentence into noise. Half of its recordings have gone through the codec whose sound it is to judge: it is
+a recogniser for this codec's sound.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from moshivis_ros.model.codec import FRAME_SIZE, SAMPLE_RATE
 from moshivis_ros.model.weights import load_into
 from moshivis_ros.training import speakers
 from moshivis_ros.training.codec_stage import mel_filters
-from moshivis_ros.training.dialogues import sentences
+from moshivis_ros.training.dialogues import exchange, random_view, sentences
 from moshivis_ros.training.utterances import mimi_codes, record
 from moshivis_ros.training.voices import Sound, Word
 
 WINDOW, HOP, BANDS = 1024, SAMPLE_RATE // 100, 80
 WIDTH = 128
 FRAME = 0.04  # seconds
-RECORDINGS, EPOCHS, BATCH = 2000, 6, 8
+RECORDINGS, EPOCHS, BATCH = 2000, 4, 8
 
 Recording = tuple[list[Word], Sound]
 """Words with their times, and their sound, float32 at 24 kHz."""
@@ -69,7 +70,10 @@ class Recogniser:
         path = Path(path)
         one = cls(sorted({word for text in sentences() for word in words_of(text)}))
         if not path.exists() or _words(path) != one.words:
-            spoken = recordings(one.words, RECORDINGS)
+            rng = random.Random(0)
+            talks = (exchange(rng, random_view(rng)) for _ in range(1000))
+            used = [word for talk in talks for word in words_of(f"{talk.question} {talk.answer}")]
+            spoken = recordings(used + one.words * (len(used) // len(one.words)), RECORDINGS)
             half = spoken[: RECORDINGS // 2]
             coded = through(mimi, [sound for _, sound in half])
             spoken[: len(half)] = [(words, sound) for (words, _), sound in zip(half, coded)]
@@ -152,7 +156,10 @@ def _words(path: Path) -> list[str]:
 
 
 def recordings(words: Sequence[str], count: int, seed: int = 0) -> list[Recording]:
-    """The robot's voice, and voices much like it, saying 1 to 8 of ``words`` drawn at random, in silence or some noise."""
+    """The robot's voice, and voices much like it, saying 1 to 8 of ``words`` in any order, in silence or some noise.
+
+    A word that is there twice is drawn twice as often.
+    """
     rng = random.Random(f"recogniser {seed}")
     found = []
     for _ in range(count):
