@@ -75,6 +75,8 @@ COLOUR = Phrasings(
         "And what colour is the {kind}?",
         "What is the colour of the {kind}?",
         "Tell me the colour of the {kind}.",
+        "And tell me the colour of the {kind}.",
+        "Please tell me, what colour is the {kind}?",
     ),
     ("Please tell me the colour of the {kind}.", "And what is the colour of the {kind}?"),
 )
@@ -92,6 +94,8 @@ PLACE = Phrasings(
         "Where do you see the {kind}?",
         "Tell me where the {kind} is.",
         "Please tell me where the {kind} is.",
+        "Tell me, where is the {kind}?",
+        "Tell me, where do you see the {kind}?",
     ),
     ("And where is the {kind}?", "And where do you see the {kind}?"),
 )
@@ -101,6 +105,8 @@ NUMBER = Phrasings(
         "How many {kinds} are there?",
         "And how many {kinds} do you see?",
         "Please tell me how many {kinds} there are.",
+        "Please tell me how many {kinds} you see.",
+        "Tell me, how many {kinds} do you see?",
     ),
     ("And how many {kinds} are there?", "Tell me how many {kinds} there are."),
 )
@@ -114,14 +120,23 @@ PRESENCE = Phrasings(
     ("And is there {a} {what}?", "Tell me, do you see {a} {what}?"),
 )
 IS_IT = Phrasings(
-    ("Is the {kind} {colour}?", "And is the {kind} {colour}?"), ("Tell me, is the {kind} {colour}?",)
+    (
+        "Is the {kind} {colour}?",
+        "And is the {kind} {colour}?",
+        "And tell me, is the {kind} {colour}?",
+        "Please tell me, is the {kind} {colour}?",
+    ),
+    ("Tell me, is the {kind} {colour}?",),
 )
 DESCRIBE = Phrasings(
     (
         "What do you see?",
         "And what do you see?",
         "What is on the table?",
+        "Tell me what is on the table.",
+        "What do you see on the table?",
         "Tell me what you see.",
+        "And tell me what you see.",
         "Describe the picture.",
         "And describe the picture.",
     ),
@@ -173,7 +188,8 @@ SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
     ),
     (
         Phrasings(
-            ("Are you a robot?", "Are you a human?", "Are you a machine?"), ("Tell me, are you a robot?",)
+            ("Are you a robot?", "And are you a robot?", "Are you a human?", "Are you a machine?"),
+            ("Tell me, are you a robot?",),
         ),
         "I am a small robot.",
     ),
@@ -202,7 +218,10 @@ SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
         "Goodbye, see you soon.",
     ),
     (
-        Phrasings(("Are you hungry?", "Do you eat?", "What do you eat?"), ("Tell me, are you hungry?",)),
+        Phrasings(
+            ("Are you hungry?", "And are you hungry?", "Do you eat?", "What do you eat?"),
+            ("Tell me, are you hungry?",),
+        ),
         "No, I never eat.",
     ),
 )
