@@ -38,7 +38,7 @@ builtin: .venv/built  ## train the miniature from nothing (hours; goes on where 
 	@$(run) moshivis train $(configs)/lm_written.yaml
 	@$(run) moshivis train $(configs)/lm.yaml
 	@$(run) python -m moshivis_ros.training.assemble $(trained)/checkpoint --model $(configs)/builtin --lm $(trained)/lm --codec $(trained)/codec
-	@$(run) moshivis eval $(trained)/checkpoint --write docs/builtin_scores.md
+	@$(run) moshivis eval $(trained)/checkpoint --recogniser $(trained)/recogniser.safetensors --write docs/builtin_scores.md
 
 clean:  ## remove what was built, and .venv
 	rm -rf .venv build log

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from moshivis_ros.conversation import FRAME_SECONDS
 from moshivis_ros.evaluation.free_running import TURN, Reply, Turn, converse
+from moshivis_ros.evaluation.intelligibility import Recogniser, speech_line
 from moshivis_ros.evaluation.scoring import Score, auc, questions, same_question, score
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import build_mimi, released_layout
@@ -223,6 +224,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--text-temperature", type=float, default=0.0)
     parser.add_argument("--audio-temperature", type=float, default=0.5)
+    parser.add_argument(
+        "--recogniser",
+        metavar="FILE",
+        help="also say whether the speech can be understood, by this recogniser (trained in minutes if it is not there)",
+    )
     parser.add_argument("--write", help="markdown file for the tables")
     parser.add_argument("--show", type=int, default=0, help="print so many questions with their answers")
 
@@ -239,9 +245,10 @@ def run(args: argparse.Namespace) -> int:
     tokens = look(model, pictures)
     asked = questions(random.Random(f"questions {args.seed}"), pictures, args.per_kind, KIND_ORDER)
     sampling = Sampling(text_temperature=args.text_temperature, audio_temperature=args.audio_temperature)
-    library = None
+    library = mimi = None
     if set(args.forms) != {"written"}:
-        library = held_out_library(mimi_of(folder, config), args.seed)
+        mimi = mimi_of(folder, config)
+        library = held_out_library(mimi, args.seed)
     results, lines = {}, []
     for form in args.forms:
         one = Examination(model, tokenizer, pictures, tokens, form, library, sampling, args.seed)
@@ -251,6 +258,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"{exchange.kind:10} {exchange.question:45} | {exchange.answer:45} | {reply.text}")
         lines += ["", f"**{FORMS[form]}**", ""]
         lines += [f"- {line}" for line in findings(one, results[form], 2 * args.per_kind, SILENCE_MINUTES)]
+        if args.recogniser and form == "spoken":
+            recogniser = Recogniser.load_or_train(args.recogniser, mimi)
+            said = [(reply.text, reply.audio) for _, reply in results[form].replies]
+            lines.append(f"- speech: {speech_line(recogniser, mimi, said)}")
     command = f"moshivis eval {args.model} --per-kind {args.per_kind} --forms {' '.join(args.forms)} --seed {args.seed}"
     text = "\n".join(
         [
