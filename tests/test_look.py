@@ -77,6 +77,14 @@ def test_no_page_is_written_into_the_package(capsys: pytest.CaptureFixture[str])
     assert "--out" in capsys.readouterr().err
 
 
+def test_pictures_of_another_size_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = {"pixels": np.zeros((1, 56, 56, 3), np.uint8), "patches": np.zeros((1, 4, 4), np.int8)}
+    np.savez(tmp_path / "small.npz", **size, things=np.full((1, 4, 5), -1, np.int8))
+    arguments = ["--out", str(tmp_path), "--pictures", str(tmp_path / "small.npz")]
+    assert main(["look", "builtin", *arguments]) == 2
+    assert "56 pixels" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="mujoco is not installed")
 def test_a_checkpoint_answers_about_pictures_aloud(tmp_path: Path) -> None:
     import cv2

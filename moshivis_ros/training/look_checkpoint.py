@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from moshivis_ros.audio.files import write
+from moshivis_ros.errors import ConfigError
 from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, look, mimi_of
 from moshivis_ros.evaluation.free_running import Reply, Turn, converse
 from moshivis_ros.evaluation.intelligibility import mimi_sound
@@ -26,17 +27,21 @@ from moshivis_ros.training.pictures import pool
 from moshivis_ros.training.utterances import Utterance
 
 STYLE = """.right{color:#186a2b}.wrong{color:#b3261e}
-.word{display:inline-flex;flex-direction:column;align-items:center;margin-right:.5em}.word i{width:1em;background:#d80}"""
+.word{display:inline-flex;flex-direction:column;align-items:center;margin-right:.5em}.word i{width:1em;height:2em}"""
 _SEED = 5
-_BAR = 3.0  # em of an open gate
 
 
 def body(folder: Path, out: Path, pictures: Path, count: int) -> str:
     """HTML of ``count`` held-out questions that the checkpoint is asked; pictures and sound are written to ``out``."""
     config = ModelConfig.load(folder)
+    seen = pool(pictures, 1500, 99, config.siglip.image_size, config.siglip.patch_size)
+    if (size := seen.pixels.shape[1]) != config.siglip.image_size:
+        raise ConfigError(
+            f"{pictures} has pictures of {size} pixels, {folder} sees {config.siglip.image_size}: name another file, "
+            "it is drawn if it is not there"
+        )
     model = load_model(folder, "cpu", torch.float32)
     mimi = mimi_of(folder, config)
-    seen = pool(pictures, 1500, 99, config.siglip.image_size, config.siglip.patch_size)
     each = -(-count // len(KIND_ORDER))
     asked = questions(random.Random(f"look {_SEED}"), seen, each, KIND_ORDER)
     asked = [one for k in range(each) for one in asked[k::each]][:count]  # of every kind one, then another
@@ -45,8 +50,7 @@ def body(folder: Path, out: Path, pictures: Path, count: int) -> str:
     said = dict.fromkeys((exchange.question for exchange, _ in asked), 1)
     library = utterances.build(mimi, said, {}, _SEED, held_out=True)
     talks = [[Turn(exchange, tokens)] for (exchange, _), tokens in zip(asked, look(model, shown))]
-    sampling = Sampling(text_temperature=0.0, audio_temperature=0.5)
-    replies = converse(model, Tokenizer.load(folder, config), talks, "spoken", library, sampling, _SEED)
+    replies = converse(model, Tokenizer.load(folder, config), talks, "spoken", library, Sampling(), _SEED)
     parts, right = [], 0
     for k, ((exchange, _), (reply,)) in enumerate(zip(asked, replies)):
         ok = score(exchange, reply.text).right
@@ -79,7 +83,7 @@ def _question(name: str, exchange: Exchange, reply: Reply, right: bool, config: 
 def _bar(word: str, gate: float, config: ModelConfig) -> str:
     share = min(1.0, max(0.0, (gate - config.gate_low) / (config.gate_high - config.gate_low)))
     return (
-        f"<span class=word><small>{gate:.2f}</small><i style='height:{_BAR * share:.2f}em'></i>"
+        f"<span class=word><small>{gate:.2f}</small><i style='background:linear-gradient(0deg,#d80 {100 * share:.0f}%,#eee 0)'></i>"
         f"<b>{html.escape(word)}</b></span>"
     )
 
