@@ -68,7 +68,7 @@ def _section(name: str, module: Any) -> str:
 
 def _limits(row: Parameter, form: str) -> str:
     if row.choices:
-        return form.format(", ".join(row.choices))
+        return form.format(row.allowed)
     return form.format(f"{row.range[0]} to {row.range[1]}") if row.range else ""
 
 

@@ -47,6 +47,8 @@ class EngineSettings:
     model: str
     device: str = "auto"
     dtype: str = ""  # bfloat16, float32, ...; empty: what suits the device
+    quantize: str = ""  # int8, int4; empty: as the checkpoint is
+    kv_cache: str = ""  # int8; empty: in dtype
     revision: str = ""
     seed: int | None = None
     image_size: int | None = None
@@ -57,11 +59,14 @@ class EngineSettings:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The model is ready. `seconds` that it took; `random`: untrained weights; `about`: what it can talk about."""
+    """The model is ready. `seconds` that it took; `random`: untrained weights; `quantized`: the form of its weights
+    (int8, int4), or empty; `about`: what it can talk about.
+    """
 
     seconds: float
     device: str
     random: bool
+    quantized: str
     about: str
 
 

@@ -78,6 +78,8 @@ class EngineProcess:
                 settings.model,
                 device=settings.device,
                 dtype=getattr(torch, settings.dtype) if settings.dtype else None,
+                quantize=settings.quantize or None,
+                kv_cache=settings.kv_cache or None,
                 revision=settings.revision or None,
                 sampling=Sampling(**settings.sampling),
                 seed=settings.seed,
@@ -92,7 +94,8 @@ class EngineProcess:
             torch.set_num_threads(1)
         device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
         seconds, config = time.monotonic() - start, conversation.config
-        self._send(Loaded(seconds, device, not config.trained, config.about))
+        quantized = settings.quantize or config.quantize or ""
+        self._send(Loaded(seconds, device, not config.trained, quantized, config.about))
         return conversation
 
     def _talk(self, run: int) -> None:

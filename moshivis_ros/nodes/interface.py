@@ -22,6 +22,10 @@ class Parameter:
     range: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
 
+    @property
+    def allowed(self) -> str:
+        return ", ".join(choice or '""' for choice in self.choices)
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -40,13 +44,13 @@ def declare(node: Node, table: Sequence[Parameter], *, read_only: bool = True) -
     Numbers out of range are refused by rclpy itself, which names the parameter. `read_only`: the values at
     the start of the node hold for its life.
     """
-    choices = {row.name: row.choices for row in table if row.choices}
+    rows = {row.name: row for row in table if row.choices}
 
     def check(parameters: Sequence[Any]) -> SetParametersResult:
         for parameter in parameters:
-            allowed = choices.get(parameter.name)
-            if allowed and parameter.value not in allowed:
-                reason = f"{parameter.name} is {parameter.value!r}; it must be one of {', '.join(allowed)}"
+            row = rows.get(parameter.name)
+            if row and parameter.value not in row.choices:
+                reason = f"{parameter.name} is {parameter.value!r}; it must be one of {row.allowed}"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
@@ -54,7 +58,7 @@ def declare(node: Node, table: Sequence[Parameter], *, read_only: bool = True) -
     for row in table:
         descriptor = ParameterDescriptor(description=row.meaning, read_only=read_only)
         if row.choices:
-            descriptor.additional_constraints = f"one of: {', '.join(row.choices)}"
+            descriptor.additional_constraints = f"one of: {row.allowed}"
         if row.range and isinstance(row.default, int):
             low, high = row.range
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]

@@ -161,6 +161,8 @@ class Talk(LifecycleNode):
             revision=given["revision"],
             device=given["device"],
             dtype="" if given["dtype"] == "auto" else given["dtype"],
+            quantize=given["quantize"],
+            kv_cache=given["kv_cache"],
             seed=None if given["seed"] < 0 else given["seed"],
             image_size=given["image_size"] or None,
             sampling={k: v for k, v in values(self, SAMPLING).items() if v >= 0},
@@ -241,7 +243,8 @@ class Talk(LifecycleNode):
             self._warn(event.text)
         elif isinstance(event, Loaded):
             model = "a RANDOM model: it makes sounds, not sense" if event.random else "the model"
-            self.get_logger().info(f"loaded {model} on {event.device} in {event.seconds:.1f} s")
+            weights = f" with {event.quantized} weights" if event.quantized else ""
+            self.get_logger().info(f"loaded {model}{weights} on {event.device} in {event.seconds:.1f} s")
             if event.about:
                 self.get_logger().info(f"it can talk about {event.about}")
         elif isinstance(event, Ended):

@@ -51,6 +51,18 @@ PARAMETERS = [
     Parameter("revision", "", "branch, tag or commit of the Hugging Face repo; empty: the newest"),
     Parameter("device", "auto", "auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
     Parameter("dtype", "auto", "numbers to compute with", choices=("auto", "bfloat16", "float32")),
+    Parameter(
+        "quantize",
+        "",
+        "weights in fewer bits, for less memory: int8, int4; empty: as in the checkpoint",
+        choices=("", "int8", "int4"),
+    ),
+    Parameter(
+        "kv_cache",
+        "",
+        "attention window in half the memory: int8; empty: in the numbers to compute with",
+        choices=("", "int8"),
+    ),
     Parameter("seed", -1, "same seed and input, same conversation; -1: always another", (-1, 2**31 - 1)),
     Parameter("image_size", 0, "pixels of the square that pictures become; 0: the checkpoint's", (0, 2048)),
     *SAMPLING,

@@ -461,6 +461,8 @@ def test_interrupted_while_loading(robot: Robot, checkpoint: Path) -> None:
     [
         ("max_backlog", 0, "max_backlog"),
         ("image_transport", "pigeon", "both, raw, compressed"),
+        ("quantize", "int2", 'must be one of "", int8, int4'),
+        ("kv_cache", "int4", 'must be one of "", int8'),
         ("seed", "x", "seed"),
     ],
 )
@@ -468,6 +470,14 @@ def test_a_bad_parameter_at_the_start(robot: Robot, parameter: str, value: Any, 
     process = robot.start("talk", **{parameter: value})
     assert process.popen.wait(60) == 1
     assert words in process.log and "Traceback" not in process.log
+
+
+def test_smaller_weights_and_window(robot: Robot, checkpoint: Path) -> None:
+    process = robot.start("talk", model=checkpoint, quantize="int8", kv_cache="int8")
+    spoken = robot.collect(Audio, "audio_out")
+    assert robot.change_state("configure", "activate")
+    robot.until(lambda: spoken)
+    assert "with int8 weights" in process.log
 
 
 def test_image_transport_takes_one_topic_only(robot: Robot, checkpoint: Path) -> None:
