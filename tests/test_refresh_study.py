@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 
 from moshivis_ros.errors import ConfigError
+from moshivis_ros.evaluation import recorded_talk
 from moshivis_ros.evaluation import refresh_study as study
 from moshivis_ros.evaluation.clips import NUISANCES, Clip, disturbed, load_clip, same_story
-from moshivis_ros.evaluation.talk import generate
+from moshivis_ros.evaluation.free_running import Reply
+from moshivis_ros.evaluation.recorded_talk import follow
+from moshivis_ros.evaluation.talk import Recording, generate
 from moshivis_ros.simulation.render import Seen
+from moshivis_ros.training.dialogues import Exchange
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="mujoco is not installed")
 
@@ -106,7 +110,9 @@ def test_a_detector_that_never_or_always_fires_scores_so(clip: Clip) -> None:
 
 def test_the_command_writes_figures_and_the_table(clip: Clip, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    (tmp_path / "refresh_policy.md").write_text("Before\n<!-- study -->\nYESTERDAY\n<!-- end of study -->\nAfter\n")
+    (tmp_path / "refresh_policy.md").write_text(
+        "Before\n<!-- study -->\nYESTERDAY\n<!-- end of study -->\nAfter\n"
+    )
     parser = argparse.ArgumentParser()
     study.add_arguments(parser)
     given = ["--json", str(tmp_path / "s.json"), "--docs", str(tmp_path), "--clips", "6", "--seconds", "6"]
@@ -115,8 +121,49 @@ def test_the_command_writes_figures_and_the_table(clip: Clip, tmp_path: Path) ->
     assert {row["policy"] for row in figures["policies"]} == set(study.POLICIES)
     assert {row["nuisance"] for row in figures["nuisances"]} == set(NUISANCES)
     page = (tmp_path / "refresh_policy.md").read_text()
-    assert page.startswith("Before") and page.endswith("After\n") and "YESTERDAY" not in page and "gating" in page
+    assert (
+        page.startswith("Before")
+        and page.endswith("After\n")
+        and "YESTERDAY" not in page
+        and "gating" in page
+    )
     assert (tmp_path / "refresh_policy.png").stat().st_size > 10_000
+
+
+def test_what_a_model_said_becomes_speech() -> None:
+    seen = Exchange("describe", "What do you see?", "A red ball. And a blue box.")
+    pieces, frames = (
+        (" A", " red", " ball", ".", " And", " a", " blue", " box", "."),
+        (3, 4, 5, 6, 9, 10, 11, 12, 13),
+    )
+    look = Reply(pieces, (0.5,) * 9, 1, np.zeros((8, 20), np.int64), 0, frames, np.full(20, 0.5, np.float32))
+    small = Exchange("small talk", "How are you?", "Fine.")
+    chat = Reply(
+        (" Fine", "."), (0.1,) * 2, 1, np.zeros((8, 20), np.int64), 0, (2, 3), np.full(20, 0.1, np.float32)
+    )
+    talk = follow([small, seen], [chat, look], 0.0, 1.0)
+    assert list(np.flatnonzero(talk.text)) == [2, 3, *(20 + frame for frame in frames)]
+    assert list(np.flatnonzero(talk.sentence_end)) == [3, 26, 33]
+    assert talk.answers == (
+        24,
+    )  # "red"; nothing was said about the view before, and small talk is not about it
+    assert talk.phrases == ((25, 26), (32, 33))  # from the word after the first that the view decides
+    part = next(cut for cut in (Recording((talk,), 0.9).cut(seed, 22) for seed in range(99)) if cut.answers)
+    assert len(part.text) == len(part.gate) == 22
+    assert part.text[part.answers[0]] and all(0 <= first <= last < 22 for first, last in part.phrases)
+
+
+def test_the_policies_with_the_speech_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(recorded_talk, "CONVERSATIONS", 4)
+    monkeypatch.setattr(recorded_talk, "TURNS", 4)
+    (tmp_path / "refresh_policy.md").write_text("<!-- model -->\nYESTERDAY\n<!-- end of model -->\n")
+    parser = argparse.ArgumentParser()
+    study.add_arguments(parser)
+    given = ["--json", str(tmp_path / "s.json"), "--docs", str(tmp_path), "--clips", "6", "--seconds", "4"]
+    assert study.run(parser.parse_args([*given, "--model", "builtin"])) == 0
+    page = (tmp_path / "refresh_policy.md").read_text()
+    assert "conversations with builtin" in page and "| gating |" in page and "detector" not in page
 
 
 def test_too_few_clips_are_refused(tmp_path: Path) -> None:

@@ -42,13 +42,15 @@ class Turn:
 class Reply:
     """pieces: of the text that was answered. gates: reported gate of the frame of each. delay: frames from the end of
     the question to the first word (None: no word). audio: own codes [dep_q, T] of the turn, empty without sound.
-    early: words before the question was over."""
+    early: words before the question was over. frames: of the turn, in which the pieces came; gate: of all T frames."""
 
     pieces: tuple[str, ...]
     gates: tuple[float, ...]
     delay: int | None
     audio: npt.NDArray[np.int64]
     early: int
+    frames: tuple[int, ...]
+    gate: npt.NDArray[np.float32]
 
     @property
     def text(self) -> str:
@@ -127,16 +129,18 @@ def _converse(
         said = []
         for turn in range(turns):
             begin = START + turn * length
-            decoder, pieces, gates_of_pieces, first, early = tokenizer.decoder(), [], [], None, 0
+            decoder, pieces, gates_of_pieces, said_in, early = tokenizer.decoder(), [], [], [], 0
             for t in range(begin, begin + length):
                 if (token := int(text_out[row, t])) not in silent:
                     pieces.append(decoder.push(token) or "")
                     gates_of_pieces.append(float(gate_out[row, t]))
-                    first = t if first is None else first
+                    said_in.append(t - begin)
                     early += t < ends[row, turn]
-            delay = None if first is None else first - int(ends[row, turn])
-            sound = audio_out[row, :, begin : begin + length]
-            said.append(Reply(tuple(pieces), tuple(gates_of_pieces), delay, sound, early))
+            delay = begin + said_in[0] - int(ends[row, turn]) if said_in else None
+            sound, gate = audio_out[row, :, begin : begin + length], gate_out[row, begin : begin + length]
+            said.append(
+                Reply(tuple(pieces), tuple(gates_of_pieces), delay, sound, early, tuple(said_in), gate)
+            )
         replies.append(said)
     return replies
 

@@ -3,7 +3,8 @@
     python -m moshivis_ros.evaluation.refresh_study --json study.json --docs docs
 
 writes the figures as JSON, and their table and plot into the folder of refresh_policy.md. The first third of
-the clips was for choosing thresholds; what is reported comes from the rest.
+the clips was for choosing thresholds; what is reported comes from the rest. Who speaks when, and with how open a
+gate, comes from a generative model, or with --model from a trained one (the policies only: no detector hears it).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from datetime import date
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,10 +33,13 @@ from moshivis_ros.evaluation.clips import (
     steady_light,
     thumbnails,
 )
-from moshivis_ros.evaluation.talk import GATE_HIGH, GATE_LOW, PAUSE_FRAMES, Talk, generate
+from moshivis_ros.evaluation.talk import PAUSE_FRAMES, Recording, Talk, generate
 from moshivis_ros.vision.gate import GateNormaliser
 from moshivis_ros.vision.refresh_policy import Observation, Settings, State, decide
 from moshivis_ros.vision.scene_change import DEFAULT, FrameCheck, make_detector
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 AUCS = (0.95, 0.8, 0.6)
 LATENCIES = (0.03, 0.15, 0.5)  # seconds for one encode
@@ -127,7 +131,7 @@ def converse(footage: Footage, talk: Talk, settings: Settings, latency: float) -
     clip, frames = footage.clip, len(talk.text)
     tally = Tally(changes=len(clip.changes), minutes=frames * FRAME_SECONDS / 60)
     steps = max(1, math.ceil(latency / FRAME_SECONDS - 1e-9))
-    state, normaliser = State(), GateNormaliser(GATE_LOW, GATE_HIGH)
+    state, normaliser = State(), GateNormaliser(talk.gate_low, talk.gate_high)
     cached, coming, ready = 0, None, 0
     gate, silent = 0.0, PAUSE_FRAMES
     answers = set(talk.answers)
@@ -241,6 +245,7 @@ def disturb(seed: int, seconds: float) -> dict[str, list[float]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", help="checkpoint folder or builtin, whose speech and gate to take")
     parser.add_argument("--json", type=Path, required=True, help="file to write the figures to")
     parser.add_argument("--docs", type=Path, help="folder of refresh_policy.md: write its table and plot")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other clips and conversations")
@@ -258,38 +263,31 @@ def run(args: argparse.Namespace) -> int:
 
     seeds = [10_000 * args.seed + k for k in range(args.clips)]
     train, held_out = seeds[: args.clips // 3], seeds[args.clips // 3 :]
+    recording = _record(args) if args.model else None
     detections: dict[tuple[str, float], Detection] = {}
     tallies: dict[tuple[str, float, float], Tally] = {}
+    alarms: dict[str, list[float]] = {}
     # Fresh processes: one forked from a process that has drawn with OpenGL hangs.
     workers = ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"))
     with Progress() as progress, workers as pool:
-        thresholds = partial(sweep, seconds=args.seconds, thresholds=THRESHOLDS)
-        for found in progress.track(pool.map(thresholds, train), len(train), description="Thresholds"):
-            _sum(detections, found)
-        best = {
-            name: max(values, key=lambda value: detections[name, value].figures()["f1"])
-            for name, values in THRESHOLDS.items()
-        }
-        best[DEFAULT] = Settings().change_distance
-        detections = {}
-        chosen = partial(sweep, seconds=args.seconds, thresholds={name: (best[name],) for name in best})
-        for found in progress.track(pool.map(chosen, held_out), len(held_out), description="Detectors"):
-            _sum(detections, found)
-        alarms = {nuisance: [0.0, 0.0] for nuisance in NUISANCES}
-        still = held_out[: max(1, len(held_out) * 30 // 140)]  # 10 minutes of each in the whole study
-        quiet = pool.map(partial(disturb, seconds=args.seconds), still)
-        for false in progress.track(quiet, len(still), description="Nuisances"):
-            for nuisance, counts in false.items():
-                alarms[nuisance] = [total + more for total, more in zip(alarms[nuisance], counts)]
-        played = pool.map(partial(play, seconds=args.seconds), held_out)
+        if recording is None:
+            detections = _compare(pool, progress, train, held_out, args.seconds)
+            alarms = _disturb(pool, progress, held_out, args.seconds)
+        played = pool.map(partial(play, seconds=args.seconds, recording=recording), held_out)
         for happened in progress.track(played, len(held_out), description="Policies"):
             _sum(tallies, happened)
 
+    speech = "generative model of moshivis_ros/evaluation/talk.py"
+    if recording is not None:
+        speech = (
+            f"written conversations with {args.model}, recorded by moshivis_ros/evaluation/recorded_talk.py"
+        )
     study = {
-        "speech": "generative model of moshivis_ros/evaluation/talk.py",
+        "speech": speech,
         "date": date.today().isoformat(),
-        "command": f"python -m moshivis_ros.evaluation.refresh_study --seed {args.seed} --clips {args.clips}"
-        f" --seconds {args.seconds:g}",
+        "command": "python -m moshivis_ros.evaluation.refresh_study"
+        + (f" --model {args.model}" if args.model else "")
+        + f" --seed {args.seed} --clips {args.clips} --seconds {args.seconds:g}",
         "seed": args.seed,
         "clips": {"train": len(train), "held_out": len(held_out), "seconds": args.seconds},
         "policies": [
@@ -310,9 +308,49 @@ def run(args: argparse.Namespace) -> int:
     console.print(table(study), markup=False, highlight=False, soft_wrap=True)
     if args.docs:
         page = args.docs / "refresh_policy.md"
-        page.write_text(with_table(page.read_text(), table(study)))
-        plot(study, args.docs / "refresh_policy.png")
+        page.write_text(with_table(page.read_text(), table(study), "model" if args.model else "study"))
+        if not args.model:
+            plot(study, args.docs / "refresh_policy.png")
     return 0
+
+
+def _record(args: argparse.Namespace) -> Recording:
+    from moshivis_ros.evaluation.recorded_talk import record  # torch: nothing else here needs it
+
+    recording: Recording = record(args.model, args.seed, round(args.seconds / FRAME_SECONDS))
+    return recording
+
+
+def _compare(
+    pool: ProcessPoolExecutor, progress: Progress, train: list[int], held_out: list[int], seconds: float
+) -> dict[tuple[str, float], Detection]:
+    """Every detector on the held-out clips, at the threshold that is best in the others."""
+    detections: dict[tuple[str, float], Detection] = {}
+    thresholds = partial(sweep, seconds=seconds, thresholds=THRESHOLDS)
+    for found in progress.track(pool.map(thresholds, train), len(train), description="Thresholds"):
+        _sum(detections, found)
+    best = {
+        name: max(values, key=lambda value: detections[name, value].figures()["f1"])
+        for name, values in THRESHOLDS.items()
+    }
+    best[DEFAULT] = Settings().change_distance
+    detections = {}
+    chosen = partial(sweep, seconds=seconds, thresholds={name: (best[name],) for name in best})
+    for found in progress.track(pool.map(chosen, held_out), len(held_out), description="Detectors"):
+        _sum(detections, found)
+    return detections
+
+
+def _disturb(
+    pool: ProcessPoolExecutor, progress: Progress, held_out: list[int], seconds: float
+) -> dict[str, list[float]]:
+    alarms = {nuisance: [0.0, 0.0] for nuisance in NUISANCES}
+    still = held_out[: max(1, len(held_out) * 30 // 140)]  # 10 minutes of each in the whole study
+    quiet = pool.map(partial(disturb, seconds=seconds), still)
+    for false in progress.track(quiet, len(still), description="Nuisances"):
+        for nuisance, counts in false.items():
+            alarms[nuisance] = [total + more for total, more in zip(alarms[nuisance], counts)]
+    return alarms
 
 
 def sweep(seed: int, seconds: float, thresholds: dict[str, tuple[float, ...]]) -> dict[Any, Detection]:
@@ -324,14 +362,18 @@ def sweep(seed: int, seconds: float, thresholds: dict[str, tuple[float, ...]]) -
     return found
 
 
-def play(seed: int, seconds: float) -> dict[Any, Tally]:
+def play(seed: int, seconds: float, recording: Recording | None = None) -> dict[Any, Tally]:
     footage = Footage(load_clip(seed, seconds))
+    frames, changes = len(footage.clip), footage.clip.changes
     tallies: dict[Any, Tally] = {}
-    for number in range(TALKS):
-        for auc in AUCS:
-            talk = generate(TALKS * seed + number, len(footage.clip), auc, footage.clip.changes)
+    for number in range(TALKS * seed, TALKS * seed + TALKS):
+        if recording is None:
+            talks = {auc: generate(number, frames, auc, changes) for auc in AUCS}
+        else:
+            talks = {recording.auc: recording.cut(number, frames)}
+        for auc, talk in talks.items():
             for name, settings in POLICIES.items():
-                if auc == AUCS[0] or settings.policy == "gating":  # the others do not look at the gate
+                if auc == max(talks) or settings.policy == "gating":  # the others do not look at the gate
                     for latency in LATENCIES:
                         tally = converse(footage, talk, settings, latency)
                         tallies.setdefault((name, auc, latency), Tally()).add(tally)
@@ -358,13 +400,15 @@ def table(study: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(study["policies"], key=lambda row: row["latency"]):
-        auc = f"{row['auc']:g}" if POLICIES[row["policy"]].policy == "gating" else ""
+        auc = f"{row['auc']:.2g}" if POLICIES[row["policy"]].policy == "gating" else ""
         lines.append(
             f"| {row['latency']:g} s | {row['policy']} | {auc} | {100 * row['right']:.1f} % "
             f"| {row['staleness_p50_ms']:.0f} / {row['staleness_p95_ms']:.0f} "
             f"| {row['swaps_inside_per_minute']:.2f} | {row['encodes_per_minute']:.1f} "
             f"| {row['encodes_per_change']:.2f} | {row['gpu_ms_per_minute']:.0f} |"
         )
+    if not study["detectors"]:
+        return "\n".join(lines)
     lines += [
         "",
         "| detector | threshold | F1 | recall | precision | false alarms in 10 min | the same, steady light |",
@@ -382,16 +426,14 @@ def table(study: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_BEGIN, _END = "<!-- study -->", "<!-- end of study -->"
-
-
-def with_table(page: str, text: str) -> str:
-    """The page with everything between its two study marks replaced."""
-    before, begin, rest = page.partition(_BEGIN)
-    _, end, after = rest.partition(_END)
+def with_table(page: str, text: str, mark: str) -> str:
+    """The page with everything between the two marks of this name replaced."""
+    marks = f"<!-- {mark} -->", f"<!-- end of {mark} -->"
+    before, begin, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not (begin and end):
-        raise ConfigError(f"refresh_policy.md must hold the marks {_BEGIN} and {_END}")
-    return f"{before}{_BEGIN}\n{text}\n{_END}{after}"
+        raise ConfigError(f"refresh_policy.md must hold the marks {marks[0]} and {marks[1]}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
 
 
 def plot(study: dict[str, Any], path: Path) -> None:

@@ -1,13 +1,13 @@
 """A stated generative model of a conversation about what a camera sees: who speaks when, and the gate.
 
-It stands in for the trained model until that talks: questions, answers of one to three phrases and pauses,
-drawn from a seed; six answers in ten are about the view; three questions in ten follow a change.
+Questions, answers of one to three phrases and pauses, drawn from a seed; six answers in ten are about the view;
+three questions in ten follow a change. recorded_talk.py has what a trained model really says.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -25,7 +25,7 @@ _MIDDLE, _SILENT, _SPREAD = 0.45, 0.2, 0.2
 class Talk:
     """One conversation, frame by frame.
 
-    text: a text token comes out; sentence_end: it ends a sentence; gate: raw.
+    text: a text token comes out; sentence_end: it ends a sentence; gate: raw, between gate_low and gate_high.
     answers: frame of the first content word of each answer about the view; phrases: (frame in which the first
     content word is over and the next begins, frame of the last word) of each phrase about the view.
     """
@@ -35,6 +35,37 @@ class Talk:
     gate: npt.NDArray[np.float32]
     phrases: tuple[tuple[int, int], ...]
     answers: tuple[int, ...]
+    gate_low: float = GATE_LOW
+    gate_high: float = GATE_HIGH
+
+
+@dataclass(frozen=True)
+class Recording:
+    """talks: whole conversations; auc: how well the gate of a word tells if its answer is about the picture."""
+
+    talks: tuple[Talk, ...]
+    auc: float
+
+    def cut(self, seed: int, frames: int) -> Talk:
+        """So many frames of one of the conversations, drawn from the seed."""
+        rng = random.Random(f"cut {seed}")
+        talk = rng.choice(self.talks)
+        start = rng.randrange(len(talk.text) - frames + 1)
+        part = slice(start, start + frames)
+        phrases = [
+            (max(first - start, 0), min(last - start, frames - 1))
+            for first, last in talk.phrases
+            if last >= start and first < start + frames
+        ]
+        answers = [frame - start for frame in talk.answers if start <= frame < start + frames]
+        return replace(
+            talk,
+            text=talk.text[part],
+            sentence_end=talk.sentence_end[part],
+            gate=talk.gate[part],
+            phrases=tuple(phrases),
+            answers=tuple(answers),
+        )
 
 
 def generate(seed: int, frames: int, auc: float, changes: tuple[int, ...] = ()) -> Talk:
