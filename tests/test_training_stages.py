@@ -62,6 +62,20 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(written: Settings, tmp_path
     assert not all(torch.equal(tensor, once[name]) for name, tensor in network_of(other.out).items())
 
 
+def test_adapters_are_trained_on_a_backbone_that_stays_as_it_is(written: Settings, tmp_path: Path) -> None:
+    assert train(written)
+    options = {**written.options, "train": "adapters", "start": written.out}
+    frozen = dataclasses.replace(written, out=str(tmp_path / "adapters"), steps=2, options=options)
+    assert train(frozen)
+    before, after = network_of(written.out), network_of(frozen.out)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    inside = {name for name in changed if name.startswith("model.")}
+    assert inside and all("cross" in name or "proj_xa" in name or "norm_xa" in name for name in inside), inside
+    ungated = dataclasses.replace(frozen, stage="ungated_lm", out=str(tmp_path / "ungated"))
+    assert train(ungated)
+    assert not any(".gate." in name for name in network_of(ungated.out))
+
+
 def test_the_labels_of_a_mirrored_picture_are_those_of_what_it_shows(drawn: Path) -> None:
     pictures = pool(drawn, 12, 1, SIGLIP.image_size, SIGLIP.patch_size)
     # The same pictures seen in a mirror: what was the first thing from the left is the last one.
