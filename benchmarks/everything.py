@@ -1,7 +1,7 @@
 """Everything that docs/performance.md wants to know of one machine, by one command.
 
     python benchmarks/everything.py --reference CHECKOUT
-    python benchmarks/everything.py --size tiny --frames 20 --out /tmp/figures
+    python benchmarks/everything.py --size tiny --frames 20 --device cpu --out FOLDER
 
 Verifies the network against the golden data, then runs `moshivis bench` with the window full, a picture, and one that
 is renewed every second: plain (in turns with the reference, a checkout of kyutai-labs/moshivis, if given), int8, int8

@@ -3,9 +3,11 @@
     python benchmarks/quantization.py memory
     python benchmarks/quantization.py damage tests/golden/tiny_a tests/golden/tiny_b
     python benchmarks/quantization.py random full 6
+    python benchmarks/quantization.py answers builtin 56
 
 `memory` allocates nothing. `damage` feeds every model the golden tokens and compares its logits with float32. `random`
-does so with random weights of a size of `moshivis bench` and 6 frames; of the full size it takes 6 GB and some minutes.
+does so with random weights of a size of `moshivis bench` and 6 frames; of the full size it takes 6 GB and some minutes. `answers` asks a trained
+miniature 56 written questions of each kind, as `moshivis eval` does, and counts the right answers.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import copy
 import dataclasses
 import sys
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import torch
@@ -21,11 +24,16 @@ from torch import Tensor, nn
 
 from moshivis_ros import bench
 from moshivis_ros.bench import SIZES
-from moshivis_ros.model.checkpoint import load_model
+from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, Examination, look
+from moshivis_ros.evaluation.scoring import questions
+from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.layers import rotary, rotary_frequencies
 from moshivis_ros.model.lm import ImageKV, Layer, MoshiVis, Position, Window
 from moshivis_ros.model.quantize import Quantizer, quantize
+from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.stream import Stream
+from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.training.pictures import pool
 
 MIMI_BYTES = 79_300_000 * 4  # float32
 
@@ -162,6 +170,37 @@ def _row(name: str, form: str, exact: tuple[Tensor, Tensor], found: tuple[Tensor
     )
 
 
+def answers(name: str, per_kind: int) -> None:
+    """Right answers to the same written questions, by the type of the weights."""
+    folder = resolve(name)
+    plain = load_model(folder, "cpu", torch.float32)
+    tokenizer = Tokenizer.load(folder, plain.config)
+    siglip = plain.config.siglip
+    pictures = pool("build/builtin/pictures/test.npz", 1500, 99, siglip.image_size, siglip.patch_size)
+    tokens = look(plain, pictures)
+    asked = questions(Random("questions 5"), pictures, per_kind, KIND_ORDER)
+    kinds = {exchange.kind: sum(e.kind == exchange.kind for e, _ in asked) for exchange, _ in asked}
+    print(
+        "| weights | all |" + "".join(f" {kind} |" for kind in kinds) + "\n|---|---:|" + "---:|" * len(kinds)
+    )
+    print(f"| questions | {len(asked)} |" + "".join(f" {count} |" for count in kinds.values()))
+    for weights, dtype, form in (
+        ("float32", torch.float32, None),
+        ("bf16", torch.bfloat16, None),
+        ("int8", torch.float32, "int8"),
+        ("int8, rest bf16", torch.bfloat16, "int8"),
+        ("int4", torch.float32, "int4"),
+    ):
+        model = load_model(folder, "cpu", dtype, form)
+        # The evaluation gives the projection of a picture float32, whatever the model computes in.
+        model.image_prefix.proj_xa.register_forward_pre_hook(lambda _, tokens, dtype=dtype: tokens[0].to(dtype))
+        examination = Examination(model, tokenizer, pictures, tokens, "written", None, Sampling(0.0), 5)
+        scores = examination.ask(asked, blind=False).scores
+        shares = [np.mean([score.right for part in scores.values() for score in part])]
+        shares += [np.mean([score.right for score in scores[kind]]) for kind in kinds]
+        print(f"| {weights} |" + "".join(f" {share:.1%} |" for share in shares), flush=True)
+
+
 @torch.no_grad()
 def _logits(model: MoshiVis, folder: Path, kv_cache: str | None = None) -> tuple[Tensor, Tensor]:
     """Text [steps, card] and audio [steps, dep_q, card] logits of the golden run with a picture."""
@@ -197,5 +236,7 @@ if __name__ == "__main__":
         damage(sys.argv[2:])
     elif sys.argv[1:2] == ["random"] and len(sys.argv) == 4:
         random(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1:2] == ["answers"] and len(sys.argv) == 4:
+        answers(sys.argv[2], int(sys.argv[3]))
     else:
         sys.exit(__doc__)
