@@ -107,7 +107,8 @@ class Patches(Detector):
     def _gone(self, before: npt.NDArray[Any], now: npt.NDArray[Any], exposure: float) -> float:
         """Share of the picture that is in one of the two and not in the other."""
         lost = np.minimum(_outside(before, now), _outside(now, before))
-        gone = np.clip(lost.max(axis=2) / (1.0 + exposure) - 1.0, 0.0, 1.0)
+        most = np.maximum.reduce(cv2.split(lost))  # .max(axis=2) takes ten times as long
+        gone = np.clip(most / (1.0 + exposure) - 1.0, 0.0, 1.0)
         return max(float(gone.mean()), self.compact * float(cv2.blur(gone, (5, 5)).max()))
 
 
