@@ -79,7 +79,9 @@ class Row:
                 f"{100 * alone:.0f} / {100 * among:.0f}",
             ]
         gates = {
-            about: [g for e, reply in self.results["spoken"].replies if e.seen is about for g in reply.gates]
+            about: [
+                np.mean(r.gates) for e, r in self.results["spoken"].replies if e.seen is about and r.gates
+            ]
             for about in (True, False)
         }
         cells.append(f"{auc(gates[True], gates[False]):.2f}" if np.ptp(gates[True]) > 0 else "-")

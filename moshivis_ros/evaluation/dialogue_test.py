@@ -189,26 +189,32 @@ def findings(examination: Examination, result: Result, pairs: int, minutes: floa
 
 
 def gate_table(results: dict[str, Result]) -> str:
-    """Histogram of the reported gate inside answers, about the picture and other."""
+    """Histogram of the reported gate in the words of answers, about the picture and other; AUC of words and answers."""
     lines: list[str] = []
     for form, result in results.items():
-        seen, other = (
-            np.array([g for exchange, reply in result.replies if exchange.seen is about for g in reply.gates])
+        answers = {
+            about: [
+                reply.gates for exchange, reply in result.replies if exchange.seen is about and reply.gates
+            ]
             for about in (True, False)
-        )
-        if not len(seen) or not len(other):
+        }
+        if not all(answers.values()):
             continue
+        seen, other = (np.concatenate(answers[about]) for about in (True, False))
         edges = np.histogram_bin_edges(np.concatenate((seen, other)), GATE_BINS)
         lines += ["", "| gate | " + " | ".join(f"to {edge:.3f}" for edge in edges[1:]) + " |"]
         lines.append("|---|" + "---|" * GATE_BINS)
         for name, values in (("about the picture", seen), ("about something else", other)):
             parts = 100 * np.histogram(values, edges)[0] / len(values)
-            lines.append(f"| {name}, {len(values)} words | " + " | ".join(f"{x:.0f} %" for x in parts) + " |")
+            cells = " | ".join(f"{x:.0f} %" for x in parts)
+            lines.append(f"| {name}, {len(values)} words | {cells} |")
+        means = {about: [float(np.mean(gates)) for gates in answers[about]] for about in answers}
         low, high = np.quantile(other, 0.05), np.quantile(seen, 0.95)
         lines += [
             "",
-            f"{FORMS[form]}: mean {seen.mean():.3f} and {other.mean():.3f}, AUC {auc(seen, other):.2f}; "
-            f"5 % of the others are below {low:.3f}, 95 % of those about the picture below {high:.3f}.",
+            f"{FORMS[form]}: mean {seen.mean():.3f} and {other.mean():.3f}; AUC of answers (mean gate of each) "
+            f"{auc(means[True], means[False]):.2f}, of single words {auc(seen, other):.2f}; 5 % of the other words are "
+            f"below {low:.3f}, 95 % of those about the picture below {high:.3f}.",
         ]
     return "\n".join(lines)
 
