@@ -143,6 +143,7 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
         with _running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
             showing = {**nodes, "video_file": camera}
             if turn == 1:
+                node.until(node.is_fed, showing, START_SECONDS)
                 node.change_state(Transition.TRANSITION_ACTIVATE, showing)
             print(f"\n[shown {picture.name}, asked {options.audio.name}]", flush=True)
             end = turn * period - (early if turn < len(pictures) else 0.0)
@@ -221,6 +222,10 @@ class Demo(Node):
         self.until(future.done, nodes, LOAD_SECONDS)
         if not future.result().success:
             raise DemoError("the talk node refused; its reason is above")
+
+    def is_fed(self) -> bool:
+        """There are a microphone and a camera."""
+        return all(self.count_publishers(f"{NAMESPACE}/{topic}") for topic in ("audio_in", "image/compressed"))
 
     def has_heard(self, seconds: float) -> bool:
         """So much sound, from the first to the newest that was answered."""
