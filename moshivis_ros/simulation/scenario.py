@@ -9,7 +9,7 @@ changes:                             # as simulation.scene.Change; a pose is [x,
   - {time: 3, who: red ball, what: visible, to: false}
 refreshes:                           # a picture taken at `after` or later must be in the cache `within` s of it
   - {after: 3, within: 1}
-at_most: 2                           # refreshes in all, after the first picture
+at_most: 2                           # pictures of the time after the first change that may get into the cache
 questions:                           # what is asked from `at` on (a recording), and what the answer must hold
   - {at: 5, sound: ../../media/question.wav, answer: red}
 """
@@ -46,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Scenario:
-    """about: one sentence; scene: with its script; at_most: refreshes in all, after the first picture."""
+    """about: one sentence; scene: with its script; at_most: pictures looked at after the first change."""
 
     name: str
     about: str
