@@ -37,7 +37,7 @@ from moshivis_ros.training.voices import Sound, Word
 WINDOW, HOP, BANDS = 1024, SAMPLE_RATE // 100, 80
 WIDTH = 128
 FRAME = 0.04  # seconds
-RECORDINGS, EPOCHS, BATCH = 2000, 4, 8
+RECORDINGS, EPOCHS, BATCH = 3000, 6, 8
 
 Recording = tuple[list[Word], Sound]
 """Words with their times, and their sound, float32 at 24 kHz."""
