@@ -37,7 +37,8 @@ builtin: .venv/built  ## train the miniature from nothing (hours; goes on where 
 	@$(run) python -m moshivis_ros.training.make_library $(trained)/library.npz --model $(configs)/builtin --codec $(trained)/codec
 	@$(run) moshivis train $(configs)/lm_written.yaml
 	@$(run) moshivis train $(configs)/lm.yaml
-	@$(run) python -m moshivis_ros.training.assemble $(trained)/checkpoint --model $(configs)/builtin --lm $(trained)/lm --codec $(trained)/codec
+	@$(run) moshivis train $(configs)/lm_last.yaml
+	@$(run) python -m moshivis_ros.training.assemble $(trained)/checkpoint --model $(configs)/builtin --lm $(trained)/lm_last --codec $(trained)/codec
 	@$(run) moshivis eval $(trained)/checkpoint --recogniser $(trained)/recogniser.safetensors --write docs/builtin_scores.md
 
 clean:  ## remove what was built, and .venv

@@ -271,6 +271,11 @@ def run(args: argparse.Namespace) -> int:
     command = f"moshivis eval {args.model} --per-kind {args.per_kind} --forms {' '.join(args.forms)} --seed {args.seed}"
     text = "\n".join(
         [
+            f"# Scores of {args.model}",
+            "",
+            "Made by `moshivis eval`: free-running, on pictures, phrasings and (spoken) a user's voice that training never",
+            "had. Blind: the same questions with the pictures exchanged among them.",
+            "",
             kinds_table(results),
             "",
             f"Percent of answers that are right. Text temperature {args.text_temperature}, audio {args.audio_temperature}.",

@@ -1,5 +1,5 @@
-"""A recording -> audio_in at the speed it was spoken, for a robot without a microphone. Begins with its first
-listener.
+"""A recording -> audio_in at the speed it was spoken, for a robot without a microphone. Begins when
+somebody listens.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ PARAMETERS = [
     Parameter("path", "", "the recording: WAV, FLAC, OGG or MP3"),
     Parameter("chunk", 0.02, "seconds of sound in a message", (0.005, 1.0)),
     Parameter("tail", 0.0, "seconds of silence after the recording", (0.0, 3600.0)),
+    Parameter("listeners", 1, "begins when it has so many", (1, 100)),
     Parameter("loop", False, "begin again at the end; otherwise the node ends"),
     Parameter("frame_id", "", "of the messages"),
 ]
@@ -50,7 +51,7 @@ class AudioFile(Node):
     def _on_timer(self) -> None:
         now = self.get_clock().now().nanoseconds
         if self._start is None:
-            if not self._publisher.get_subscription_count():
+            if self._publisher.get_subscription_count() < self._settings["listeners"]:
                 return
             self._start = now
         # A chunk is complete, as from a microphone, when its last sample is over.

@@ -42,6 +42,7 @@ Talking with the miniature of the package. For the real robot, with a GPU of 24 
 START_SECONDS = 60.0
 LOAD_SECONDS = 3600.0  # a model of 16 GB may have to be downloaded first
 END_SECONDS = 20.0
+LISTENERS = 3  # to the question: talk, recorder, demo; who is not there when it begins misses its beginning
 EARLY_SECONDS = 4.0  # between the next picture and the question about it; a node takes some of it to start
 
 
@@ -133,9 +134,6 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     print(f"loading {model} ...")
     node.change_state(Transition.TRANSITION_CONFIGURE, nodes)
     # The question comes again and again, and the next picture a while before it, as if somebody moved the things.
-    nodes["audio_file"] = stack.enter_context(
-        _running("audio_file", path=str(options.audio), tail=options.seconds, loop=True)
-    )
     period = read(options.audio).size / SAMPLE_RATE + options.seconds
     early = min(EARLY_SECONDS, options.seconds / 2)
     pictures = photos(options.images) if options.images.is_dir() else [options.images]
@@ -143,8 +141,13 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
         with _running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
             showing = {**nodes, "video_file": camera}
             if turn == 1:
-                node.until(node.is_fed, showing, START_SECONDS)
+                node.until(node.is_shown, showing, START_SECONDS)
                 node.change_state(Transition.TRANSITION_ACTIVATE, showing)
+                question = {"path": str(options.audio), "tail": options.seconds, "loop": True}
+                nodes["audio_file"] = stack.enter_context(
+                    _running("audio_file", **question, listeners=LISTENERS)
+                )
+                showing |= nodes
             print(f"\n[shown {picture.name}, asked {options.audio.name}]", flush=True)
             end = turn * period - (early if turn < len(pictures) else 0.0)
             node.until(partial(node.has_heard, end), showing, None)
@@ -192,9 +195,11 @@ class Demo(Node):
     def __init__(self) -> None:
         super().__init__("demo", namespace=NAMESPACE)
         self.frames = self.refreshes = 0
-        self._first = self._newest = 0  # stamps of audio_out, ns
+        self._asked = 0  # stamp of the first sound on audio_in, ns
+        self._newest = 0  # of the newest on audio_out
         self._state: Any = self.create_client(ChangeState, "talk/change_state")
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.create_subscription(Audio, "audio_in", self._on_question, 100)
         self.create_subscription(Audio, "audio_out", self._on_audio, 10)
         self.create_subscription(Transcript, "transcript", self._on_transcript, 50)
         self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
@@ -223,18 +228,20 @@ class Demo(Node):
         if not future.result().success:
             raise DemoError("the talk node refused; its reason is above")
 
-    def is_fed(self) -> bool:
-        """There are a microphone and a camera."""
-        return all(self.count_publishers(f"{NAMESPACE}/{topic}") for topic in ("audio_in", "image/compressed"))
+    def is_shown(self) -> bool:
+        """There is a camera."""
+        return self.count_publishers(f"{NAMESPACE}/image/compressed") > 0
 
     def has_heard(self, seconds: float) -> bool:
-        """So much sound, from the first to the newest that was answered."""
-        return self._newest - self._first >= seconds * 1e9
+        """The answer to so much of the sound that it was asked with."""
+        return bool(self._asked) and self._newest - self._asked >= seconds * 1e9
+
+    def _on_question(self, message: Audio) -> None:
+        self._asked = self._asked or to_nanoseconds(message.header.stamp)
 
     def _on_audio(self, message: Audio) -> None:
         self.frames += 1
         self._newest = to_nanoseconds(message.header.stamp)
-        self._first = self._first or self._newest
 
     def _on_transcript(self, message: Transcript) -> None:
         if not message.final:

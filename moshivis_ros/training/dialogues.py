@@ -375,7 +375,7 @@ WEIGHTS = {
     "colour": 6.0,
     "thing": 3.0,
     "place": 5.0,
-    "number": 6.0,
+    "number": 10.0,
     "presence": 5.0,
     "misleading": 3.0,
     "describe": 8.0,
