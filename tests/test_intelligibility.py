@@ -20,11 +20,11 @@ def test_word_error_rate() -> None:
 
 def test_a_recogniser_of_three_words_tells_them_apart_in_any_order(tmp_path: Path) -> None:
     try:
-        known, unknown = recordings(WORDS, 64), recordings(WORDS, 20, seed=1)
+        known, unknown = recordings(WORDS, 96), recordings(WORDS, 20, seed=1)
     except MissingDependencyError as error:
         pytest.skip(str(error))
     recogniser = Recogniser(WORDS)
-    recogniser.train(known, 8)
+    recogniser.train(known, 20)
     recogniser.save(tmp_path / "recogniser.safetensors")
     loaded = Recogniser.load(tmp_path / "recogniser.safetensors")
     heard = [([word.text for word in said], loaded(sound)) for said, sound in unknown]
