@@ -11,6 +11,7 @@ import importlib
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -70,7 +71,7 @@ def find_device(device: str | int | None, kind: Kind) -> int:
     raise AudioError("\n".join([f"{problem}; give a part of one name, or an index, of:", *there_is]))
 
 
-class _Stream:
+class _Stream(ABC):
     """What a microphone and a speaker share: one PortAudio stream and the queue of what it heard or played."""
 
     _kind: Kind
@@ -130,8 +131,9 @@ class _Stream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @abstractmethod
     def _callback(self, data: Any, frames: int, when: Any, status: Any) -> None:
-        raise NotImplementedError
+        """What PortAudio calls with each block."""
 
     def _put(self, raw: bytes, seconds_ago: float) -> None:
         if not abs(seconds_ago) < QUEUE_SECONDS:

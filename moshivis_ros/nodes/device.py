@@ -5,6 +5,7 @@ played.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 
 from rclpy.node import Node
 
@@ -23,7 +24,7 @@ PARAMETERS = [
 ]
 
 
-class DeviceNode(Node):
+class DeviceNode(Node, ABC):
     """Publishes on `topic` what a device gives, and opens the device again when it is lost.
 
     Raises MissingDependencyError where there is no PortAudio.
@@ -40,8 +41,9 @@ class DeviceNode(Node):
         self._thread = threading.Thread(target=self._run, name="device")
         self._thread.start()
 
+    @abstractmethod
     def open(self) -> Microphone | Speaker:
-        raise NotImplementedError
+        """The device as the parameters want it. Raises AudioError."""
 
     def close(self) -> None:
         self._closing.set()
