@@ -6,8 +6,8 @@
     python benchmarks/quantization.py answers builtin 56
 
 `memory` allocates nothing. `damage` feeds every model the golden tokens and compares its logits with float32. `random`
-does so with random weights of a size of `moshivis bench` and 6 frames; of the full size it takes 6 GB and some minutes. `answers` asks a trained
-miniature 56 written questions of each kind, as `moshivis eval` does, and counts the right answers.
+does so with random weights of a size of `moshivis bench` and 6 frames; of the full size it takes 6 GB and some minutes.
+`answers` asks a trained miniature 56 written questions of each kind, as `moshivis eval` does, and counts the right answers.
 """
 
 from __future__ import annotations
@@ -192,8 +192,6 @@ def answers(name: str, per_kind: int) -> None:
         ("int4", torch.float32, "int4"),
     ):
         model = load_model(folder, "cpu", dtype, form)
-        # The evaluation gives the projection of a picture float32, whatever the model computes in.
-        model.image_prefix.proj_xa.register_forward_pre_hook(lambda _, tokens, dtype=dtype: tokens[0].to(dtype))
         examination = Examination(model, tokenizer, pictures, tokens, "written", None, Sampling(0.0), 5)
         scores = examination.ask(asked, blind=False).scores
         shares = [np.mean([score.right for part in scores.values() for score in part])]

@@ -52,3 +52,4 @@ def test_auc() -> None:
     assert auc([3, 4], [1, 2]) == 1
     assert auc([1, 2], [3, 4]) == 0
     assert auc([1, 4], [2, 3]) == 0.5
+    assert auc([1, 1], [1]) == 0.5

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from moshivis_ros.evaluation.dialogue_test import (
     KIND_ORDER,
@@ -31,7 +30,7 @@ from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.tokenizer import Tokenizer
-from moshivis_ros.training.lm_stage import LMStage, model_of
+from moshivis_ros.training.lm_stage import model_of, remove_gates
 from moshivis_ros.training.pictures import Pool, pool
 from moshivis_ros.training.train import Settings, train
 from moshivis_ros.training.utterances import Library
@@ -39,24 +38,6 @@ from moshivis_ros.training.utterances import Library
 SHARES = (0, 1, 10, 25, 100)  # percent of spoken samples
 UNGATED_SHARE = 25
 SAMPLING = Sampling(text_temperature=0.0, audio_temperature=0.5)
-
-
-class Open(nn.Module):
-    """In the place of a gate: everything that the cross-attention brings gets in."""
-
-    def forward(self, y: Tensor) -> Tensor:
-        return torch.ones_like(y)
-
-
-class UngatedStage(LMStage):
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
-        remove_gates(self.model)
-
-
-def remove_gates(model: MoshiVis) -> None:
-    for layer in model.llm.transformer.layers:
-        layer.cross_attention.gate = Open()
 
 
 @dataclasses.dataclass
@@ -95,7 +76,7 @@ HEAD = (
 
 
 def measure(
-    name: str, settings: Settings, pictures: Pool, library: Library, per_kind: int, gated: bool, seed: int
+    name: str, settings: Settings, pictures: Pool, library: Library, per_kind: int, seed: int
 ) -> Row:
     """Train one set of adapters and ask it."""
     began = time.monotonic()
@@ -103,7 +84,7 @@ def measure(
         pass
     seconds = time.monotonic() - began
     model = MoshiVis(ModelConfig.load(settings.options["model"]))
-    if not gated:
+    if settings.stage == "ungated_lm":
         remove_gates(model)
     model.load_state_dict(model_of(settings.out))
     model.eval().requires_grad_(False)
@@ -148,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         options: dict[str, Any] = {**base.options, "train": "adapters", "mixture": mixture}
         out = f"{args.out}/{stage}-{share}"
         settings = dataclasses.replace(base, stage=stage, out=out, options=options)
-        row = measure(name, settings, pictures, library, args.per_kind, stage == "lm", args.seed)
+        row = measure(name, settings, pictures, library, args.per_kind, args.seed)
         print(row, flush=True)
         rows.append(str(row))
     if args.write:

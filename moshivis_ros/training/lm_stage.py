@@ -236,6 +236,26 @@ class LMStage:
         return (losses.view_as(wanted) * importance).sum(1).mean() / importance.sum()
 
 
+class Open(nn.Module):
+    """In the place of a gate: everything that the cross-attention brings gets in."""
+
+    def forward(self, y: Tensor) -> Tensor:
+        return torch.ones_like(y)
+
+
+class UngatedStage(LMStage):
+    """To see what the gates are for."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        remove_gates(self.model)
+
+
+def remove_gates(model: MoshiVis) -> None:
+    for layer in model.llm.transformer.layers:
+        layer.cross_attention.gate = Open()
+
+
 def model_of(out: Path | str) -> dict[str, Tensor]:
     """The MoshiVis network in the state file of this stage."""
     return {name[len("model.") :]: t for name, t in network_of(out).items() if name.startswith("model.")}

@@ -33,7 +33,7 @@ STAGES = {
     "codec": "moshivis_ros.training.codec_stage:CodecStage",
     "image_encoder": "moshivis_ros.training.image_stage:ImageStage",
     "lm": "moshivis_ros.training.lm_stage:LMStage",
-    "ungated_lm": "moshivis_ros.evaluation.ablation:UngatedStage",
+    "ungated_lm": "moshivis_ros.training.lm_stage:UngatedStage",
 }
 
 
