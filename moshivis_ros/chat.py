@@ -48,7 +48,6 @@ examples:
   moshivis chat --audio question.wav --video clip.mp4 --refresh-policy interval --refresh-interval 1
   moshivis chat --camera 0                     live (wear headphones, or it hears itself)
   moshivis chat --model my-checkpoint ...      a folder; see `moshivis init --help` for one to try things with
-
   moshivis chat --model {RELEASED} ...
 
 The last one, the real model, is downloaded once (16.6 GB) and needs a GPU with 24 GB.
@@ -109,7 +108,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     model = parser.add_argument_group("the model")
     model.add_argument(
-        "--model", default="builtin", help="a folder, or a Hugging Face repository (%(default)s: the miniature of the package)"
+        "--model",
+        default="builtin",
+        help="a folder, or a Hugging Face repository (%(default)s: the miniature of the package)",
     )
     model.add_argument("--revision", help="commit or tag of the repository")
     model.add_argument("--device", default="auto", help="cuda, cpu, ... (the GPU where there is one)")
