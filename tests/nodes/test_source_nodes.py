@@ -69,6 +69,20 @@ def test_a_looping_recording_goes_on(robot: Robot, tmp_path: Path) -> None:
     assert node.end() == 0
 
 
+def test_a_recording_waits_for_all_its_listeners(robot: Robot, tmp_path: Path, slides: Path) -> None:
+    files.write(tmp_path / "word.wav", tone(0.1))
+    first, second = robot.collect(Audio, "audio_in"), []
+    robot.start("audio_file", path=tmp_path / "word.wav", loop=True, listeners=2)
+    robot.until(lambda: robot.node.count_publishers("audio_in"))
+    pictures = robot.collect(Image, "image")  # they pass the time in which it could begin
+    robot.start("video_file", path=slides, rate=10.0, loop=True)
+    robot.until(lambda: len(pictures) > 5)
+    assert not first
+    robot.node.create_subscription(Audio, "audio_in", second.append, 100)
+    robot.until(lambda: first and second)
+    assert first[0].index == second[0].index == 0
+
+
 @pytest.mark.parametrize(("name", "words"), [("audio_file", "no such recording"), ("video_file", "nowhere")])
 def test_a_missing_file_is_said(robot: Robot, name: str, words: str) -> None:
     node = robot.start(name, path="/nowhere.wav")
