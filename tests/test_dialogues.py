@@ -63,6 +63,8 @@ def test_an_exchange_knows_what_it_is_about() -> None:
                 assert one.keys == (dialogues.NUMBERS[len(things)],)
             if kind == "presence":
                 assert bool(things) == (one.keys == ("yes",))
+            if kind in dialogues.DESCRIPTIONS:
+                assert one.keys == (tuple(f"{thing.colour} {thing.kind}" for thing in things) or ("nothing",))
             if kind in ("misleading", "small talk"):
                 assert not things
 
@@ -87,11 +89,24 @@ def test_test_phrasings_have_only_words_of_training_questions() -> None:
     assert {word for question in held for word in re.findall(r"\w+", question)} <= known
 
 
-def test_the_parts_of_a_description_are_few_and_are_all_of_it() -> None:
+def test_the_sound_of_a_part_does_not_tell_what_comes_next() -> None:
+    """ "I see" sounds alike before every number, "a red ball" alike as the last thing and before another."""
     rng = random.Random(0)
     answers = {dialogues.description(dialogues.random_view(rng)) for _ in range(3000)}
-    assert all(" ".join(dialogues.parts(answer)) == answer for answer in answers)
-    assert len(answers) > 1000 > 200 > len({part for answer in answers for part in dialogues.parts(answer)})
+    answers |= {f"I see {number}." for number in dialogues.NUMBERS}
+    split = {answer: dialogues.parts(answer) for answer in answers}
+    assert all(" ".join(parts) == re.sub("[.,]", "", answer) for answer, parts in split.items())
+    assert {parts[0] for parts in split.values()} == {"I see"}
+    assert len(answers) > 1000 > 60 > len({part for parts in split.values() for part in parts})
+    last = {parts[-1] for parts in split.values() if len(parts) == 2}
+    followed = {parts[1] for parts in split.values() if len(parts) > 2}
+    assert followed <= last
+
+
+def test_some_conversations_go_from_a_description_into_details() -> None:
+    rng = random.Random(0)
+    first = [dialogues.dialogue(rng, VIEW, 3)[0].kind for _ in range(300)]
+    assert 0.2 < first.count("describe") / 300 < 0.5
 
 
 def test_joined_utterances_keep_their_words_on_time() -> None:

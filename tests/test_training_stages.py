@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import random
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from moshivis_ros.model.checkpoint import BUILTIN, load_model
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.image_encoder import Siglip
+from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.training import dialogues
+from moshivis_ros.training.dialogues import Item
 from moshivis_ros.training.image_stage import FILE, _labels, _mirrored
+from moshivis_ros.training.lm_stage import model_of
 from moshivis_ros.training.pictures import BACKGROUND, Pool, pool
+from moshivis_ros.training.samples import Composer, Weights
 from moshivis_ros.training.train import Settings, network_of, train
 
 CONFIG = Path(__file__).parents[1] / "moshivis_ros" / "training" / "configs" / "builtin"
@@ -70,10 +77,38 @@ def test_adapters_are_trained_on_a_backbone_that_stays_as_it_is(written: Setting
     before, after = network_of(written.out), network_of(frozen.out)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     inside = {name for name in changed if name.startswith("model.")}
-    assert inside and all("cross" in name or "proj_xa" in name or "norm_xa" in name for name in inside), inside
+    assert inside and all("cross" in name or "proj_xa" in name or "norm_xa" in name for name in inside), (
+        inside
+    )
     ungated = dataclasses.replace(frozen, stage="ungated_lm", out=str(tmp_path / "ungated"))
     assert train(ungated)
     assert not any(".gate." in name for name in network_of(ungated.out))
+
+
+def test_training_goes_on_from_a_checkpoint(written: Settings, tmp_path: Path) -> None:
+    options = {**written.options, "start": "builtin", "image_encoder": ""}
+    tuned = dataclasses.replace(
+        written, out=str(tmp_path / "tuned"), steps=1, learning_rate=0.0, options=options
+    )
+    assert train(tuned)
+    shipped = load_model(BUILTIN, "cpu", torch.float32).state_dict()
+    assert all(torch.equal(tensor, shipped[name]) for name, tensor in model_of(tuned.out).items())
+    assert (Path(tuned.out) / "tokenizer.model").read_bytes() == (BUILTIN / "tokenizer.model").read_bytes()
+
+
+def test_the_look_goes_from_thing_to_thing_with_the_words_of_a_description(tmp_path: Path) -> None:
+    config = ModelConfig.load(BUILTIN)
+    encode = Tokenizer.load(BUILTIN, config).encode
+    view = (Item("ball", "red", "on the left"), Item("cup", "blue", "in the middle"))
+    rng = random.Random(2)
+    exchange = dialogues.describe(rng, view, False)
+    sample = Composer(config, encode, None, Weights()).compose(rng, "written", [exchange], 40, False)
+    said = {token: frame for frame, token in enumerate(sample.tokens[0].tolist())}  # its last frame
+    red, ball, more, blue, cup = (said[encode(word)[0]] for word in ("red", "ball", "and", "blue", "cup"))
+    assert exchange.about == (0, 1) and red < ball < more < blue < cup
+    assert sample.thing[[red, ball, more, blue, cup, cup + 1]].tolist() == [0, 0, 1, 1, 1, 2]
+    decisive = sample.weight == Weights().key
+    assert decisive[[red, ball, ball + 1, more, blue, cup, cup + 1]].all() and not decisive[: red - 1].any()
 
 
 def test_the_labels_of_a_mirrored_picture_are_those_of_what_it_shows(drawn: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from moshivis_ros.conversation import FRAME_SECONDS
+from moshivis_ros.errors import CheckpointError
 from moshivis_ros.evaluation.free_running import TURN, Reply, Turn, converse
 from moshivis_ros.evaluation.intelligibility import Recogniser, speech_line
 from moshivis_ros.evaluation.scoring import Score, auc, questions, same_question, score
@@ -124,6 +125,17 @@ class Examination:
         among = np.mean(self._judge(talks), axis=0)
         return float(np.mean(alone)), float(among[1]), float(among[2])
 
+    def combination(self, count: int) -> tuple[int, int]:
+        """COMB of the paper, a general question and then a mix: right answers to the mix, of so many."""
+        rng = random.Random(f"combination {self.seed}")
+        talks: list[list[Turn]] = []
+        for n in (rng.randrange(len(self.pictures)) for _ in range(count)):
+            view = self.pictures.views[n]
+            mix = [dialogues.exchange(rng, view, held_out=True) for _ in range(2)]
+            talks.append([Turn(one, self.tokens[n]) for one in (dialogues.describe(rng, view, True), *mix)])
+        judged = [right for _, *mix in self._judge(talks) for right in mix]
+        return sum(judged), len(judged)
+
     def false_starts(self, minutes: float) -> int:
         """How often it began to speak while nobody said anything."""
         rng = random.Random(f"silence {self.seed}")
@@ -177,6 +189,8 @@ def findings(examination: Examination, result: Result, pairs: int, minutes: floa
         f"context switch: small talk right without a picture {100 * alone:.0f} %, after a question about the picture "
         f"{100 * among:.0f} %; the next question about the picture {100 * back:.0f} %"
     )
+    right, of = examination.combination(pairs)
+    yield f"combination: {right} of {of} questions of all kinds right that follow a description of the picture"
     delays = [FRAME_SECONDS * r.delay for _, r in result.replies if r.delay is not None]
     early = sum(r.early > 0 for _, r in result.replies)
     yield (
@@ -236,6 +250,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also say whether the speech can be understood, by this recogniser (trained in minutes if it is not there)",
     )
     parser.add_argument("--write", help="markdown file for the tables")
+    parser.add_argument(
+        "--least", type=float, default=0.0, help="percent; fail if fewer answers of any kind are right"
+    )
     parser.add_argument("--show", type=int, default=0, help="print so many questions with their answers")
 
 
@@ -288,6 +305,14 @@ def run(args: argparse.Namespace) -> int:
     print(text)
     if args.write:
         Path(args.write).write_text(text + "\n", encoding="utf-8")
+    poor = [
+        f"{kind} ({FORMS[form]}): {share(scores)} %"
+        for form, result in results.items()
+        for kind, scores in result.scores.items()
+        if 100 * np.mean([s.right for s in scores]) < args.least
+    ]
+    if poor:
+        raise CheckpointError(f"{args.model} is not good enough, {args.least:g} % wanted: {', '.join(poor)}")
     return 0
 
 

@@ -28,7 +28,7 @@ class Score:
 def score(exchange: Exchange, text: str) -> Score:
     words = text.lower().replace(",", " ").replace(".", " ").replace("?", " ").split()
     exact = text == exchange.answer
-    if exchange.kind in ("describe", "teacher"):
+    if exchange.kind in dialogues.DESCRIPTIONS:
         wanted, said = list(exchange.keys), _things(words)
         left, hits = list(said), 0
         for name in wanted:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model.codec import FRAME_SIZE, SAMPLE_RATE, build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.training import dialogues, speakers
@@ -58,6 +59,7 @@ class Options:
     bypass_until: float = 0.08  # share of the steps without quantiser
     bypass_after: float = 0.15  # share of sequences without quantiser from then on, falling to 0
     start: str = ""  # out folder of an earlier run, finished or not, to go on from
+    wanted: float = 0.8  # log-mel distance (see measure) of other speech above which the stage fails
 
 
 class CodecStage:
@@ -110,6 +112,13 @@ class CodecStage:
             name: tensor.contiguous() for name, tensor in released_layout(self.mimi.state_dict()).items()
         }
         save_file(state, out / self.config.mimi_codec)
+        found = measure(self.mimi, corpus(random.Random("test"), 90))
+        print(f"log-mel distance of other speech {found:.3f}", flush=True)
+        if found > self.options.wanted:
+            raise CheckpointError(
+                f"the codec is not good enough (log-mel distance {found:.3f}, wanted {self.options.wanted}): "
+                "train it longer"
+            )
 
     def _crop(self, rng: random.Random, frames: int) -> tuple[Sound, Sound, list[list[int]]]:
         """A piece of an utterance with some silence around it, maybe with noise; the same without; its phonemes.

@@ -39,7 +39,7 @@ View = tuple[Item, ...]
 class Exchange:
     """One question and its answer. kind: for the tables; seen: the answer is about the picture.
 
-    keys: the words of the answer that make it right. about: which things of the view are asked for.
+    keys: the words of the answer that make it right. about: which things of the view are asked for, in their order.
     """
 
     kind: str
@@ -325,15 +325,17 @@ def misleading(rng: random.Random, view: View, held_out: bool) -> Exchange | Non
     return Exchange("misleading", question, f"I do not see a {kind}.", ("not",))
 
 
-def describe(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
-    return Exchange("describe", DESCRIBE.draw(rng, held_out), description(view), _names(view))
+def describe(rng: random.Random, view: View, held_out: bool) -> Exchange:
+    things = tuple(range(len(view)))
+    return Exchange("describe", DESCRIBE.draw(rng, held_out), description(view), _names(view), things)
 
 
 def teacher(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
     where = rng.choice(PLACES)
-    there = tuple(item for item in view if item.place == where)
+    things = tuple(k for k, item in enumerate(view) if item.place == where)
+    there = tuple(view[k] for k in things)
     question = TEACHER.draw(rng, held_out, place=where)
-    return Exchange("teacher", question, description(there), _names(there))
+    return Exchange("teacher", question, description(there), _names(there), things)
 
 
 def small_talk(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
@@ -349,16 +351,21 @@ def description(view: View) -> str:
 
 
 def parts(answer: str) -> list[str]:
-    """What can be spoken one after the other: the things of a description; any other answer is one piece."""
-    if not answer.startswith("I see a"):
+    """What is spoken one after the other: "I see", and each thing or number; any other answer is one piece.
+
+    The sound of a part must not tell what comes after it, or the model speaks before it looks: it chooses a number or
+    the last thing by the sound that its own voice happens to take. So a part is spoken alike wherever it stands.
+    """
+    if not answer.startswith("I see"):
         return [answer]
-    return re.findall(r"I see an? \w+ \w+[,.]?|and an? \w+ \w+.|an? \w+ \w+,?", answer)
+    return re.findall(r"I see|(?:and )?an? \w+ \w+|\w+", answer)
 
 
 def _names(view: View) -> tuple[str, ...]:
     return tuple(f"{item.colour} {item.kind}" for item in view) or ("nothing",)
 
 
+DESCRIPTIONS = ("describe", "teacher")  # the kinds whose answer names one thing after the other
 Ask = Callable[[random.Random, View, bool], "Exchange | None"]
 QUESTIONS: dict[str, Ask] = {
     "colour": colour,
@@ -395,8 +402,11 @@ def exchange(
 
 
 def dialogue(rng: random.Random, view: View, turns: int, held_out: bool = False) -> list[Exchange]:
-    """A conversation that goes from the picture to something else and back (the context switch)."""
-    said: list[Exchange] = []
+    """A conversation that goes from the picture to something else and back (the context switch).
+
+    Some begin with a general question and go into details from there (COMB).
+    """
+    said: list[Exchange] = [describe(rng, view, held_out)] if rng.random() < 0.25 else []
     while len(said) < turns:
         one = exchange(rng, view, held_out=held_out)
         if all(one.question != other.question for other in said):

@@ -21,15 +21,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError
-from moshivis_ros.model.checkpoint import save_model
+from moshivis_ros.model.checkpoint import load_model, resolve, save_model
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.training import dialogues, image_stage, utterances
 from moshivis_ros.training.forward import Sight, audio_logits, columns, targets, temporal
 from moshivis_ros.training.pictures import Pool, pool
-from moshivis_ros.training.samples import Composer, Sample, Weights
-from moshivis_ros.training.train import Settings, network_of
+from moshivis_ros.training.samples import ALL, Composer, Sample, Weights
+from moshivis_ros.training.train import STATE, Settings, network_of
 from moshivis_ros.training.wordpieces import make_tokenizer
 
 SLOTS = 2  # pictures that one sample may show, one after the other
@@ -38,11 +38,11 @@ SLOTS = 2  # pictures that one sample may show, one after the other
 @dataclass(frozen=True)
 class Options:
     model: str  # config.yaml of the network
-    image_encoder: str  # image_encoder.safetensors
     pictures: str
     count: int = 24000
+    image_encoder: str = ""  # image_encoder.safetensors; none: that of `start`
     library: str = ""  # npz of spoken sentences; only written samples need none
-    start: str = ""  # out folder of an earlier stage, finished or not, to go on from
+    start: str = ""  # to go on from: out folder of an earlier stage, finished or not, or a checkpoint
     batch: int = 12  # samples of a step
     mixture: dict[str, float] = field(default_factory=lambda: {"written": 1})  # how likely each form is
     frames: int = 96  # of every sample
@@ -57,6 +57,7 @@ class Options:
     speech_frames: float = 0.5  # share of the frames with own speech that the depformer learns in a step
     silent_frames: float = 0.1  # and of those without
     blind: float = 0.1  # share of the samples without a picture
+    general: float = 0.15  # share of the samples that begin with a general question about the picture
     swap: float = 0.35  # share of the samples whose picture changes between two turns
     quiet: float = 0.2  # share of the samples that begin with a long silence
     weights: dict[str, float] = field(default_factory=dict)
@@ -78,12 +79,18 @@ class LMStage:
         self.topic = nn.Linear(self.config.dim, len(dialogues.TOPICS))
         self.network = nn.ModuleDict({"model": self.model, "ear": self.ear, "topic": self.topic})
         if options.start:
-            self.model.load_state_dict(model_of(options.start))
-        self.model.image_prefix.enc.model.load_state_dict(load_file(options.image_encoder))
+            start = Path(options.start)
+            if not (start / STATE).exists():
+                start = resolve(options.start)
+            self.model.load_state_dict(model_of(start))
+        if options.image_encoder:
+            self.model.image_prefix.enc.model.load_state_dict(load_file(options.image_encoder))
+        elif not options.start:
+            raise ConfigError("the stage lm needs image_encoder, or start")
         self.model.to(settings.device)
         out = Path(settings.out)
         if options.start:  # tokens must mean what they meant
-            shutil.copy(Path(options.start) / self.config.text_tokenizer, out)
+            shutil.copy(start / self.config.text_tokenizer, out)
         else:
             make_tokenizer(self.config, out)
         tokenizer = Tokenizer.load(out, self.config)
@@ -170,11 +177,14 @@ class LMStage:
         other = rng.randrange(len(self.pool))
         repeat = rng.random() < 0.3
         quiet = rng.random() < self.options.quiet
+        general = rng.random() < self.options.general
         for turn in range(8):
             if swap and not blind and turn == 1:
                 picture = other
             if repeat and turn == 1 and exchanges[0].seen and picture is not None:
                 exchange = _again(rng, exchanges[0], self.pool.views[picture])
+            elif general and turn == 0 and picture is not None:
+                exchange = dialogues.describe(rng, self.pool.views[picture], False)
             else:
                 exchange = self._exchange(rng, picture)
             shown.append(picture)
@@ -213,7 +223,9 @@ class LMStage:
         for row, (sample, said) in enumerate(zip(samples, exchanges)):
             for turn in range(int(sample.turn.max()) + 1):
                 frames = (sample.turn == turn) & (sample.seen == 1)
-                about[row, frames] = np.isin(patches[row], said[turn].about)
+                for thing in set(sample.thing[frames].tolist()):
+                    wanted = said[turn].about if thing == ALL else said[turn].about[thing : thing + 1]
+                    about[row, frames & (sample.thing == thing)] = np.isin(patches[row], wanted)
         shown = torch.from_numpy(np.stack(on)).float().to(device)[..., None]
         return Sight(k, v, mask, shown, torch.from_numpy(about).to(device) * mask[:, 0])
 
@@ -257,7 +269,9 @@ def remove_gates(model: MoshiVis) -> None:
 
 
 def model_of(out: Path | str) -> dict[str, Tensor]:
-    """The MoshiVis network in the state file of this stage."""
+    """The MoshiVis network in the state file of this stage, or in a checkpoint folder."""
+    if not (Path(out) / STATE).exists():
+        return load_model(Path(out), "cpu", torch.float32).state_dict()
     return {name[len("model.") :]: t for name, t in network_of(out).items() if name.startswith("model.")}
 
 

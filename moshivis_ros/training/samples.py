@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.training.dialogues import Exchange, parts
+from moshivis_ros.training.dialogues import DESCRIPTIONS, KINDS, Exchange, parts
 from moshivis_ros.training.utterances import Library, Utterance, join
 
 NOTHING = -1
+ALL = -1
 TEXT_AHEAD = 2  # frames
 RESPONSE = (2, 5)  # frames between the end of the question and the first word's text
 FORMS = ("written", "heard", "spoken")
@@ -28,7 +29,8 @@ FORMS = ("written", "heard", "spoken")
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the text loss. key: words that make an answer right; seen: other words of answers about the picture."""
+    """Of the text loss. key: words that make an answer right, in a description also whether and how it goes on after a
+    thing; seen: other words of answers about the picture."""
 
     key: float = 6.0
     seen: float = 2.0
@@ -40,13 +42,15 @@ class Weights:
 @dataclass
 class Sample:
     """tokens: [1 + n_q, T]. weight: of the text loss. speaking: frames with own speech. seen: in answers, 1 about
-    the picture, 0 about something else, -1 outside. turn: number of the exchange."""
+    the picture, 0 about something else, -1 outside. turn: number of the exchange. thing: in descriptions, the place in
+    Exchange.about of the thing that is named next, one too many after the last; ALL elsewhere."""
 
     tokens: npt.NDArray[np.int64]
     weight: npt.NDArray[np.float32]
     speaking: npt.NDArray[np.bool_]
     seen: npt.NDArray[np.int8]
     turn: npt.NDArray[np.int8]
+    thing: npt.NDArray[np.int8]
     heard: npt.NDArray[np.int64]  # [T] piece of the word that the user has just finished, NOTHING outside
 
 
@@ -70,8 +74,15 @@ class Composer:
         tokens = np.full((1 + config.n_q, frames), NOTHING, np.int64)
         tokens[0] = config.padding_token_id
         weight = np.full(frames, self.weights.padding, np.float32)
-        outside, first = np.full(frames, -1, np.int8), np.zeros(frames, np.int8)
-        sample = Sample(tokens, weight, np.zeros(frames, bool), outside, first, np.full(frames, NOTHING))
+        sample = Sample(
+            tokens,
+            weight,
+            speaking=np.zeros(frames, bool),
+            seen=np.full(frames, -1, np.int8),
+            turn=np.zeros(frames, np.int8),
+            thing=np.full(frames, ALL, np.int8),
+            heard=np.full(frames, NOTHING),
+        )
         at = rng.randint(10, max(10, frames // 2)) if quiet else rng.randint(1, 5)
         noise = rng.randrange(len(self.library.silence)) if self.library else 0
         if form != "written":
@@ -161,14 +172,22 @@ class Composer:
         config, weights = self.config, self.weights
         text, stop = sample.tokens[0], times[-1] + len(words[-1])
         keys = {word for key in exchange.keys for word in key.split()}
+        lists, named, since = exchange.kind in DESCRIPTIONS, 0, times[0]
         for word, pieces, when in zip(exchange.answer.lower().split(), words, times):
             if text[when - 1] == config.padding_token_id:
                 text[when - 1] = config.end_of_text_padding_id
-                sample.weight[when - 1] = weights.end_of_padding
+                sample.weight[when - 1] = max(sample.weight[when - 1], weights.end_of_padding)
             text[when : when + len(pieces)] = pieces
             sample.weight[when : when + len(pieces)] = weights.seen if exchange.seen else weights.other
             if word.strip(".,") in keys:
                 sample.weight[when] = weights.key
+            if lists and word == "and":
+                sample.weight[when] = weights.key
+            if lists and word.strip(".,") in KINDS:
+                sample.weight[when : when + 2] = weights.key  # the thing; a comma, the end, or neither
+                sample.thing[since : when + 1] = named
+                named, since = named + 1, when + 1
+                sample.thing[since:stop] = named
         sample.seen[times[0] : stop] = exchange.seen
 
 

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError
 
+STATE = "state.safetensors"
 STAGES = {
     "codec": "moshivis_ros.training.codec_stage:CodecStage",
     "image_encoder": "moshivis_ros.training.image_stage:ImageStage",
@@ -167,11 +168,11 @@ def _save(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step:
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # shared memory is refused
     partial = out / "state.partial"
     save_file(tensors, partial, metadata={"step": str(step), "seconds": str(seconds)})
-    os.replace(partial, out / "state.safetensors")
+    os.replace(partial, out / STATE)
 
 
 def _resume(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-    path = out / "state.safetensors"
+    path = out / STATE
     if not path.exists():
         return 0, 0.0
     network.load_state_dict(network_of(out))
@@ -187,7 +188,7 @@ def _resume(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> 
 
 def network_of(out: Path | str) -> dict[str, Tensor]:
     """The network's state dict in the state file of a stage."""
-    with safe_open(Path(out) / "state.safetensors", "pt") as file:
+    with safe_open(Path(out) / STATE, "pt") as file:
         return {n[len("network.") :]: file.get_tensor(n) for n in file.keys() if n.startswith("network.")}
 
 

@@ -100,7 +100,8 @@ class _Event(ctypes.Structure):
     ]
 
 
-_RETRIEVAL, _PHONEME_EVENTS = 1, 1
+# Synchronous: espeak's other ways hand every sentence to a thread of its own and sleep three quarters of the time.
+_SYNCHRONOUS, _PHONEME_EVENTS = 2, 1
 _END, _WORD, _PHONEME = 0, 1, 7
 _RATE, _PITCH = 1, 3
 _UTF8 = 1
@@ -120,7 +121,7 @@ class _Espeak:
             raise MissingDependencyError(
                 f"speech synthesis needs espeak-ng ({error}): apt install espeak-ng"
             ) from error
-        self._rate = self._library.espeak_Initialize(_RETRIEVAL, 0, None, _PHONEME_EVENTS)
+        self._rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, None, _PHONEME_EVENTS)
         if self._rate <= 0:
             raise MissingDependencyError("espeak-ng has no voices: apt install espeak-ng-data")
         self._callback = _Callback(self._receive)  # espeak keeps the pointer: it must stay alive
@@ -141,7 +142,6 @@ class _Espeak:
         self._phonemes: list[tuple[str, float]] = []
         data = text.encode()
         self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
-        self._library.espeak_Synchronize()
         pcm = np.concatenate(self._chunks).astype(np.float32) / 32768
         common = gcd(SAMPLE_RATE, self._rate)
         pcm = resample_poly(pcm, SAMPLE_RATE // common, self._rate // common).astype(np.float32)
