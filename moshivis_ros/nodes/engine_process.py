@@ -54,9 +54,9 @@ class EngineProcess:
         self._reset = threading.Event()
         self._stepped = threading.Event()
         self._pictures_refused = 0
-        threading.Thread(target=self._obey, daemon=True).start()
+        for work in (self._obey, self._look):  # before _load: they do not get the niceness of the steps
+            threading.Thread(target=work, daemon=True).start()
         self._conversation = self._load(settings)
-        threading.Thread(target=self._look, daemon=True).start()
 
     def run(self) -> None:
         while True:
@@ -95,7 +95,8 @@ class EngineProcess:
         device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
         seconds, config = time.monotonic() - start, conversation.config
         quantized = settings.quantize or config.quantize or ""
-        self._send(Loaded(seconds, device, not config.trained, quantized, config.about))
+        niceness = _set_niceness(settings.niceness)
+        self._send(Loaded(seconds, device, not config.trained, quantized, config.about, niceness))
         return conversation
 
     def _talk(self, run: int) -> None:
@@ -187,6 +188,16 @@ class EngineProcess:
     def _send(self, event: Event) -> None:
         with self._sending:
             self._pipe.send(event)
+
+
+def _set_niceness(wanted: int) -> int:
+    """How much this thread, and what it starts, lets other programs go first; what the system allowed of it."""
+    thread = threading.get_native_id()
+    try:
+        os.setpriority(os.PRIO_PROCESS, thread, wanted)
+    except PermissionError:  # below what it is: for root, or with a limit for `nice` in limits.conf
+        pass
+    return os.getpriority(os.PRIO_PROCESS, thread)
 
 
 def _crash(failure: threading.ExceptHookArgs) -> None:

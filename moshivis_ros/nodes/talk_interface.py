@@ -78,6 +78,13 @@ PARAMETERS = [
         "max_backlog", 6, "frames of sound (80 ms) that may wait; more: the oldest are dropped", (1, 100)
     ),
     Parameter(
+        "niceness",
+        -10,
+        "of the steps, towards other programs: the lower, the sooner a frame gets a core; below 0 where the system "
+        "allows it (root, or a limit for nice in limits.conf)",
+        (-20, 19),
+    ),
+    Parameter(
         "image_transport",
         "both",
         "take pictures from image (raw), from image/compressed, or from both, the newest first",

@@ -6,7 +6,7 @@ import queue
 import time
 from pathlib import Path
 
-from moshivis_ros.nodes.engine import Engine, EngineSettings, Event, Spoken
+from moshivis_ros.nodes.engine import Engine, EngineSettings, Event, Loaded, Spoken
 from moshivis_ros.vision.refresh_policy import Settings
 
 GREY = bytes(8 * 8 * 3)
@@ -44,3 +44,22 @@ def test_a_picture_of_the_last_conversation_is_not_looked_at(checkpoint: Path) -
         assert sight.stamp == 2
     finally:
         engine.close()
+
+
+def test_the_steps_have_the_niceness_that_was_asked_for(checkpoint: Path) -> None:
+    events: queue.Queue[Event] = queue.Queue()
+    engine = Engine(EngineSettings(str(checkpoint), niceness=7), events.put)
+    try:
+        assert engine.wait_until_loaded(60)
+        loaded = events.get(timeout=1)
+        assert isinstance(loaded, Loaded) and loaded.niceness == 7
+        process = Path("/proc") / str(engine._process.pid)
+        of_thread = {int(task.name): nice(task) for task in (process / "task").iterdir()}
+        assert of_thread.pop(engine._process.pid) == 7  # the main thread makes the steps
+        assert of_thread and nice(Path("/proc/self")) in of_thread.values()
+    finally:
+        engine.close()
+
+
+def nice(task: Path) -> int:
+    return int((task / "stat").read_text().rsplit(")", 1)[1].split()[16])
