@@ -165,6 +165,22 @@ def test_the_robot_is_left_the_user_right_and_words_are_where_they_sound(
     assert "'../one.wav'" in page and exchanges[0].question in page
 
 
+def test_who_is_interrupted_falls_silent(voice: EspeakVoice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_dialogues, "INTERRUPTED", 1.0)
+    rng = random.Random(3)
+    exchanges = [dialogues.describe(rng, VIEW, False), dialogues.describe(rng, VIEW, False)]
+    spoken = make_dialogues.speak(rng, exchanges, voice, EspeakVoice("en-us+m3"))
+    assert spoken.interrupted == (True, False)
+    asked = [word.start for who, word in spoken.words if who == make_dialogues.USER]
+    again = asked[len(exchanges[0].question.split())]  # when the second question begins
+    robot = [word for who, word in spoken.words if who == make_dialogues.MAIN]
+    first, second = [w for w in robot if w.start < again + 1], [w for w in robot if w.start > again + 1]
+    assert first[-1].start < again + make_dialogues.REACTION and len(first) < len(exchanges[0].answer.split())
+    assert [w.text for w in second] == exchanges[1].answer.split()
+    silent = slice(round((again + make_dialogues.REACTION) * 24000) + 1, round(second[0].start * 24000))
+    assert silent.stop > silent.start + 12000 and not spoken.model[silent].any()
+
+
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("")
     with pytest.raises(ConfigError, match="not empty"):

@@ -2,7 +2,8 @@
 
 In the convention of kyutai-labs/moshi-finetune: stereo wav (left the model, right the user), beside it a JSON file
 with `alignments` [[word, [start, end], "SPEAKER_MAIN"], ...] of the model's words, and a .jsonl index of {"path",
-"duration"}; here also {"image", "view", "turns"}.
+"duration"}; here also {"image", "view", "turns"}. Where a turn is "interrupted", the user speaks into the answer and the
+model falls silent.
 """
 
 from __future__ import annotations
@@ -22,19 +23,24 @@ from moshivis_ros.errors import ConfigError
 from moshivis_ros.training import speakers
 from moshivis_ros.training.dialogues import Exchange, View, dialogue
 from moshivis_ros.training.pictures import pictures
-from moshivis_ros.training.voices import SAMPLE_RATE, Sound, Voice, Word
+from moshivis_ros.training.voices import SAMPLE_RATE, Sound, Speech, Voice, Word
 
 INDEX = "dialogues.jsonl"
 MAIN, USER = "SPEAKER_MAIN", "SPEAKER_USER"
+INTERRUPTED = 0.15  # share of the answers, but the last, into which the user speaks
+REACTION = 0.3  # seconds until the robot falls silent then
+FADE = 0.02  # seconds
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """A dialogue as sound. model, user: float32 at 24 kHz of one length; words: (speaker, word) in order."""
+    """A dialogue as sound. model, user: float32 at 24 kHz of one length; words: (speaker, word) in order; interrupted:
+    whether the user did not let the model finish, for each answer."""
 
     model: Sound
     user: Sound
     words: tuple[tuple[str, Word], ...]
+    interrupted: tuple[bool, ...]
 
     @property
     def seconds(self) -> float:
@@ -47,22 +53,42 @@ def speak(
     """Say a dialogue. The user interrupts now and then, waits now and then; a silence of ``tail`` seconds ends it."""
     clips: list[tuple[str, float, Sound]] = []
     words: list[tuple[str, Word]] = []
+    interrupted: list[bool] = []
+
+    def say(who: str, speech: Speech) -> None:
+        clips.append((who, now, speech.pcm))
+        words.extend((who, Word(w.text, w.start + now, w.end + now)) for w in speech.words)
+
     now = rng.uniform(0.3, 1.5)
-    for exchange in exchanges:
-        for who, voice, text in ((USER, user, exchange.question), (MAIN, robot, exchange.answer)):
-            speech = speakers.louder(voice.say(text), 0.6)
-            clips.append((who, now, speech.pcm))
-            words += [(who, Word(w.text, w.start + now, w.end + now)) for w in speech.words]
-            now += speech.seconds + (
-                rng.uniform(0.25, 0.5) if who == USER else rng.choice((0.1, 0.5, 1.0, 3.0))
-            )
+    for number, exchange in enumerate(exchanges, start=1):
+        question = speakers.louder(user.say(exchange.question), 0.6)
+        say(USER, question)
+        now += question.seconds + rng.uniform(0.25, 0.5)
+        answer = speakers.louder(robot.say(exchange.answer), 0.6)
+        interrupted.append(number < len(exchanges) and rng.random() < INTERRUPTED)
+        if interrupted[-1]:
+            heard = rng.uniform(0.3, 0.7) * answer.seconds
+            say(MAIN, _until(answer, heard + REACTION))
+            now += heard
+        else:
+            say(MAIN, answer)
+            now += answer.seconds + rng.choice((0.1, 0.5, 1.0, 3.0))
     length = round((now + tail) * SAMPLE_RATE)
     channels = {who: np.zeros(length, np.float32) for who in (MAIN, USER)}
     for who, start, pcm in clips:
         begin = round(start * SAMPLE_RATE)
         channels[who][begin : begin + len(pcm)] += pcm
     channels[USER] += speakers.noise(rng, length, rng.choice(speakers.NOISE_LEVELS))
-    return Spoken(channels[MAIN], channels[USER], tuple(words))
+    return Spoken(channels[MAIN], channels[USER], tuple(words), tuple(interrupted))
+
+
+def _until(speech: Speech, end: float) -> Speech:
+    """What was said by ``end`` (seconds): a word that was begun counts."""
+    pcm = speech.pcm[: round(end * SAMPLE_RATE)].copy()
+    fade = round(FADE * SAMPLE_RATE)
+    pcm[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    words = tuple(Word(w.text, w.start, min(w.end, end)) for w in speech.words if w.start < end)
+    return Speech(pcm, words)
 
 
 def write(
@@ -85,7 +111,10 @@ def write(
         "duration": round(spoken.seconds, 3),
         "image": f"{name}.png",
         "view": [asdict(item) for item in view],
-        "turns": [{"kind": e.kind, "question": e.question, "answer": e.answer} for e in exchanges],
+        "turns": [
+            {"kind": e.kind, "question": e.question, "answer": e.answer, "interrupted": interrupted}
+            for e, interrupted in zip(exchanges, spoken.interrupted)
+        ],
     }
 
 
