@@ -36,10 +36,12 @@ builtin: .venv/built  ## train the miniature from nothing (hours; goes on where 
 	@$(run) moshivis train $(configs)/image_encoder.yaml
 	@$(run) python -m moshivis_ros.training.make_library $(trained)/library.npz --model $(configs)/builtin --codec $(trained)/codec
 	@$(run) moshivis train $(configs)/lm_written.yaml
+	@$(run) moshivis eval $(trained)/lm_written --forms written --per-kind 20 --least 40
 	@$(run) moshivis train $(configs)/lm.yaml
+	@$(run) moshivis eval $(trained)/lm --forms written --per-kind 20 --least 60
 	@$(run) moshivis train $(configs)/lm_last.yaml
 	@$(run) python -m moshivis_ros.training.assemble $(trained)/checkpoint --model $(configs)/builtin --lm $(trained)/lm_last --codec $(trained)/codec
-	@$(run) moshivis eval $(trained)/checkpoint --recogniser $(trained)/recogniser.safetensors --write docs/builtin_scores.md
+	@$(run) moshivis eval $(trained)/checkpoint --least 75 --recogniser $(trained)/recogniser.safetensors --write docs/builtin_scores.md
 
 clean:  ## remove what was built, and .venv
 	rm -rf .venv build log

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from moshivis_ros.evaluation.scoring import auc, score
+from moshivis_ros.evaluation.dialogue_test import Result, below
+from moshivis_ros.evaluation.scoring import Score, auc, score
 from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Exchange
 
@@ -46,6 +47,14 @@ def test_a_description_is_scored_by_what_it_names_and_what_it_invents() -> None:
     twice = score(truth, "I see a red ball, a red ball and a blue cup.")
     assert (twice.right, twice.named, twice.invented) == (False, 1.0, 1)
     assert not score(Exchange("describe", "", "I see nothing.", ("nothing",)), "I see a red ball.").right
+
+
+def test_a_kind_with_too_few_right_answers_is_named() -> None:
+    right, wrong = Score(True, True), Score(False, False)
+    scores = {"colour": [right, right, right, wrong], "place": [right, wrong]}
+    results = {"written": Result(scores, {}, []), "spoken": Result({"colour": [right]}, {}, [])}
+    assert list(below(results, 75)) == ["place (written prompt) 50 %"]
+    assert not list(below(results, 50))
 
 
 def test_auc() -> None:

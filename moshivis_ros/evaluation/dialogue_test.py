@@ -157,6 +157,14 @@ def share(scores: Sequence[Score]) -> str:
     return f"{100 * np.mean([s.right for s in scores]):.0f}" if scores else "-"
 
 
+def below(results: dict[str, Result], least: float) -> Iterator[str]:
+    """The kinds of question of which fewer than ``least`` percent are answered right."""
+    for form, result in results.items():
+        for kind, scores in result.scores.items():
+            if 100 * np.mean([s.right for s in scores]) < least:
+                yield f"{kind} ({FORMS[form]}) {share(scores)} %"
+
+
 def kinds_table(results: dict[str, Result]) -> str:
     forms = list(results)
     lines = [
@@ -305,13 +313,7 @@ def run(args: argparse.Namespace) -> int:
     print(text)
     if args.write:
         Path(args.write).write_text(text + "\n", encoding="utf-8")
-    poor = [
-        f"{kind} ({FORMS[form]}): {share(scores)} %"
-        for form, result in results.items()
-        for kind, scores in result.scores.items()
-        if 100 * np.mean([s.right for s in scores]) < args.least
-    ]
-    if poor:
+    if poor := list(below(results, args.least)):
         raise CheckpointError(f"{args.model} is not good enough, {args.least:g} % wanted: {', '.join(poor)}")
     return 0
 

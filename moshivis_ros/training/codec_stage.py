@@ -59,7 +59,7 @@ class Options:
     bypass_until: float = 0.08  # share of the steps without quantiser
     bypass_after: float = 0.15  # share of sequences without quantiser from then on, falling to 0
     start: str = ""  # out folder of an earlier run, finished or not, to go on from
-    wanted: float = 0.8  # log-mel distance (see measure) of other speech above which the stage fails
+    wanted: float = 0.75  # log-mel distance (see measure) of other speech above which the stage fails
 
 
 class CodecStage:
