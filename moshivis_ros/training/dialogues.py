@@ -387,7 +387,7 @@ WEIGHTS = {
     "misleading": 3.0,
     "describe": 8.0,
     "teacher": 5.0,
-    "small talk": 9.0,
+    "small talk": 12.0,
 }
 
 
