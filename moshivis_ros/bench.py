@@ -266,6 +266,7 @@ class Bench:
         }
         if (codec := self.codec) is None:
             return stages
+        codec.record()
         return {
             "mimi_encode": self._time(lambda i: codec.encode(sound[i])),
             **stages,
@@ -350,6 +351,9 @@ class _Deaf:
 
     def decode(self, codes: Tensor) -> Tensor:
         return self._pcm
+
+    def record(self) -> None:
+        pass
 
     def reset(self) -> None:
         pass

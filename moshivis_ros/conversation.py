@@ -344,6 +344,7 @@ class Conversation:
     def _warm_up(self) -> None:
         """Run every path once, so that the first frames of a conversation are as quick as all others."""
         self._stream.record()
+        self._codec.record()
         size = self._image_size
         self._stream.set_image(self._encode(np.zeros((size, size, 3), np.uint8)))
         for bucket in (*self._stream.buckets, 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import subprocess
 import sys
@@ -87,6 +88,22 @@ def test_streaming_remembers_and_reset_forgets(folder: Path, config: ModelConfig
     codec.reset()
     after = roundtrip(codec, sound())
     assert torch.equal(first[0], after[0]) and torch.equal(first[1], after[1])
+
+
+def test_recorded_equals_plain(folder: Path, config: ModelConfig) -> None:
+    """To the last bit, past the end of the attention's window and after resets, another first frame each time."""
+    mimi = copy.deepcopy(config.mimi)
+    assert mimi is not None
+    mimi["transformer"]["context"] = 8
+    config = dataclasses.replace(config, mimi=mimi)
+    plain, recorded = (Codec.load(folder, config, "cpu") for _ in range(2))
+    recorded.record()
+    frames = sound()
+    for part in (frames, frames[5:], frames.flip(0)):
+        for a, b in zip(roundtrip(plain, part), roundtrip(recorded, part), strict=True):
+            assert torch.equal(a, b)
+        for codec in (plain, recorded):
+            codec.reset()
 
 
 def test_reads_the_file_as_moshi_itself_does(folder: Path, config: ModelConfig) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
+from moshivis_ros.model.checkpoint import save_model
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.sampling import GREEDY, Sampling
@@ -76,3 +78,15 @@ def test_weights_changed_in_place_are_used(device: str) -> None:
     model.llm.text_linear.weight.zero_()
     recorded.step(user_codes(1, device)[0])
     assert int(recorded.tokens[0, 0, 1]) == 0  # all logits are equal: the first of them
+
+
+def test_a_model_that_has_talked_is_saved_as_it_was(tmp_path: Path) -> None:
+    """Recording lays its weights out anew in memory; in a file they have one order."""
+    model = random_model("cpu")
+    save_model(model, tmp_path / "before")
+    stream = Stream(model)
+    stream.record()
+    stream.step(user_codes(1, "cpu")[0])
+    save_model(model, tmp_path / "after")
+    before, after = (tmp_path / when / model.config.model for when in ("before", "after"))
+    assert before.read_bytes() == after.read_bytes()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.recorded import trace
 from moshivis_ros.model.weights import load_into
 
 SAMPLE_RATE = 24000
@@ -19,14 +21,18 @@ FRAME_SIZE = 1920  # samples
 class Codec:
     """Mimi with the state of one encoder stream and one decoder stream, ``batch_size`` of each.
 
-    Always float32. On CUDA, moshi captures CUDA graphs in the second call of ``encode`` and of ``decode``.
+    Always float32. On CUDA, moshi captures CUDA graphs in the second call of ``encode`` and of ``decode``; for a CPU
+    see ``record``.
     """
 
     def __init__(self, mimi: Any, batch_size: int = 1) -> None:
         self._mimi = mimi
+        self._batch_size = batch_size
         # moshi would hand its rotary embedding to torch.compile, which wants a C++ compiler on the robot.
         self._no_compile = _moshi().utils.compile.no_compile
         mimi.streaming_forever(batch_size)
+        self._encoder = _Direction(mimi, mimi.encode)
+        self._decoder = _Direction(mimi, mimi.decode)
 
     @classmethod
     def load(
@@ -47,23 +53,83 @@ class Codec:
         """Bytes of the weights."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self._mimi.state_dict().values())
 
+    def record(self) -> None:
+        """Record both directions: from now on frames are computed without Python. Forgets what was heard and said.
+
+        On a CPU; on a GPU moshi does so itself, and this does nothing.
+        """
+        if next(self._mimi.parameters()).device.type != "cpu":
+            return
+        silence = torch.zeros(self._batch_size, 1, FRAME_SIZE)
+        codes = self.encode(silence)
+        self.decode(codes)
+        with torch.no_grad(), self._no_compile():
+            self._encoder.record(silence)
+            self._decoder.record(codes[:, :, None])
+        self.reset()
+
     @torch.no_grad()
     def encode(self, pcm: Tensor) -> Tensor:
         """One frame of sound [B, 1, 1920], float32 at 24 kHz in -1..1 -> codes [B, K] int64."""
         with self._no_compile():
-            codes: Tensor = self._mimi.encode(pcm)
-        return codes[:, :, 0]
+            return self._encoder(pcm)[:, :, 0]
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, K] of one frame, each 0 <= code < audio_card -> sound [B, 1, 1920] float32."""
         with self._no_compile():
-            pcm: Tensor = self._mimi.decode(codes[:, :, None])
-        return pcm
+            return self._decoder(codes[:, :, None])
 
     def reset(self) -> None:
         """Forget what was heard and said."""
         self._mimi.reset_streaming()
+        self._encoder.started = self._decoder.started = False
+
+
+class _Direction:
+    """Encoder or decoder, frame by frame: plainly, or as it was recorded.
+
+    The first frame after a reset is always run plainly: where moshi pads with the first sample it says that this
+    was done by putting another tensor in the place of the old one, which a recording would not see.
+    """
+
+    def __init__(self, mimi: Any, run: Callable[[Tensor], Tensor]) -> None:
+        self.mimi = mimi
+        self.run = run
+        self.recorded: Callable[[Tensor], Tensor] | None = None
+        self.started = False
+
+    def __call__(self, frame: Tensor) -> Tensor:
+        run = self.recorded if self.recorded and self.started else self.run
+        self.started = True
+        return run(frame)
+
+    def record(self, frame: Tensor) -> None:
+        """The state must not be that before a first frame."""
+        self.recorded = trace(_Streaming(self.mimi, self.run), frame)
+
+
+class _Streaming(nn.Module):
+    """``run`` with moshi's streaming state as buffers: any other tensor is a constant to a trace."""
+
+    def __init__(self, mimi: Any, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.mimi = mimi
+        self.run = run
+        for i, tensor in enumerate(_tensors(mimi.get_streaming_state().values())):
+            self.register_buffer(f"state_{i}", tensor, persistent=False)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        return self.run(frame)
+
+
+def _tensors(states: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors that these objects hold, and the objects that they hold."""
+    for state in states:
+        if isinstance(state, Tensor):
+            yield state
+        elif hasattr(state, "__dict__") and not isinstance(state, nn.Module):
+            yield from _tensors(vars(state).values())
 
 
 def build_mimi(config: ModelConfig) -> Any:

@@ -53,6 +53,17 @@ def store_as_one(module: nn.Module, name: str, parts: dict[str, int]) -> None:
     module._register_load_state_dict_pre_hook(split)
 
 
+def lay_out_by_columns(module: nn.Module) -> None:
+    """Put the weights of the linear layers of ``module`` into memory column by column; shapes and values stay.
+
+    One vector times such a weight adds up scaled columns, which a processor reads straight through, where rows
+    would each end in a sum across the vector unit: on CPUs a third less time (docs/performance.md).
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            layer.weight.data = layer.weight.data.T.contiguous().T
+
+
 class GatedFeedForward(nn.Module):
     """SwiGLU: ``linear_out(silu(a) * b)`` with ``a, b`` the two halves of ``linear_in(x)``."""
 

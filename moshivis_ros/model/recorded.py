@@ -26,19 +26,20 @@ def record(
     same memory ``pool`` (torch.cuda.graph_pool_handle).
     """
     with torch.no_grad():
-        return _cuda_graph(step, codes, generator, pool) if codes.is_cuda else _trace(step, codes)
+        return _cuda_graph(step, codes, generator, pool) if codes.is_cuda else trace(step, codes)
 
 
-def _trace(step: nn.Module, codes: Tensor) -> Callable[[Tensor], Outputs]:
+def trace(step: nn.Module, codes: Tensor) -> Callable[[Tensor], Any]:
+    """``step(codes)`` on a CPU, recorded; see ``record``. What it changes must be buffers of ``step``."""
     with warnings.catch_warnings():
         # Shapes become constants, which is what is wanted here; and TorchScript has no successor that runs
         # without a C++ compiler.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.simplefilter("ignore", DeprecationWarning)
-        trace = torch.jit.trace(step, (codes,), check_trace=False)
+        traced = torch.jit.trace(step, (codes,), check_trace=False)
         for _ in range(WARM_UP):
-            trace(codes)
-    return trace  # type: ignore[no-any-return]
+            traced(codes)
+    return traced  # type: ignore[no-any-return]
 
 
 def _cuda_graph(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError, ImageError
-from moshivis_ros.model.layers import rotary, rotary_frequencies
+from moshivis_ros.model.layers import lay_out_by_columns, rotary, rotary_frequencies
 from moshivis_ros.model.lm import ImageKV, MoshiVis, Position, Window
 from moshivis_ros.model.recorded import record
 from moshivis_ros.model.sampling import MAX_TOP_K, Sampling, sample
@@ -161,6 +161,8 @@ class Stream(nn.Module):
         Forgets the conversation. Weights may still be changed in place, not replaced.
         """
         codes = self.tokens.new_zeros(self.tokens.shape[0], self.config.user_q)
+        if codes.device.type == "cpu":
+            lay_out_by_columns(self.model)
         forward = torch.compile(self.forward, fullgraph=True, dynamic=False) if compile else self.forward
         shown = self.bucket
         # Steps never run at the same time, so that what they need only while they run may be the same memory.
