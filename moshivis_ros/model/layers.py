@@ -29,7 +29,8 @@ class RMSNorm(nn.Module):
         if self.mean_square:
             return F.rms_norm(x, alpha.shape, alpha, self.eps)  # computes in float32 whatever the type
         y = x.float() if self.float32 else x
-        scale = torch.rsqrt(y.var(-1, keepdim=True) + self.eps)
+        variance, _ = torch.var_mean(y, -1, keepdim=True)  # on CPUs quicker than var()
+        scale = torch.rsqrt(variance + self.eps)
         return (y * (alpha * scale)).to(x.dtype)
 
 
