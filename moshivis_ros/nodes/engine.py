@@ -41,7 +41,7 @@ class EngineError(MoshiVisError):
 @dataclass(frozen=True)
 class EngineSettings:
     """Arguments of Conversation.load and Sampling; `max_backlog` in frames of 80 ms that may wait to be
-    heard; `niceness`: of the steps, towards other programs, where the system allows it.
+    heard; `realtime_priority`: of the steps, where the system allows it; 0: none.
     """
 
     model: str
@@ -55,13 +55,13 @@ class EngineSettings:
     sampling: dict[str, Any] = field(default_factory=dict)
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
     max_backlog: int = 6
-    niceness: int = 0
+    realtime_priority: int = 0
 
 
 @dataclass(frozen=True)
 class Loaded:
     """The model is ready. `seconds` that it took; `random`: untrained weights; `quantized`: the form of its weights
-    (int8, int4), or empty; `about`: what it can talk about; `niceness`: of the steps, as the system allowed it.
+    (int8, int4), or empty; `about`: what it can talk about; `realtime_priority`: of the steps, as the system allowed it.
     """
 
     seconds: float
@@ -69,7 +69,7 @@ class Loaded:
     random: bool
     quantized: str
     about: str
-    niceness: int
+    realtime_priority: int
 
 
 @dataclass(frozen=True)

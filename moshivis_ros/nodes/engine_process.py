@@ -54,7 +54,7 @@ class EngineProcess:
         self._reset = threading.Event()
         self._stepped = threading.Event()
         self._pictures_refused = 0
-        for work in (self._obey, self._look):  # before _load: they do not get the niceness of the steps
+        for work in (self._obey, self._look):  # before _load: they do not get the priority of the steps
             threading.Thread(target=work, daemon=True).start()
         self._conversation = self._load(settings)
 
@@ -95,8 +95,8 @@ class EngineProcess:
         device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
         seconds, config = time.monotonic() - start, conversation.config
         quantized = settings.quantize or config.quantize or ""
-        niceness = _set_niceness(settings.niceness)
-        self._send(Loaded(seconds, device, not config.trained, quantized, config.about, niceness))
+        priority = _set_realtime_priority(settings.realtime_priority)
+        self._send(Loaded(seconds, device, not config.trained, quantized, config.about, priority))
         return conversation
 
     def _talk(self, run: int) -> None:
@@ -190,14 +190,19 @@ class EngineProcess:
             self._pipe.send(event)
 
 
-def _set_niceness(wanted: int) -> int:
-    """How much this thread, and what it starts, lets other programs go first; what the system allowed of it."""
+def _set_realtime_priority(wanted: int) -> int:
+    """Schedule this thread, and what it starts, before all programs without such a priority.
+
+    Returns what the system allowed. Niceness would not do: with it, other programs still interrupt a step that is
+    running.
+    """
     thread = threading.get_native_id()
-    try:
-        os.setpriority(os.PRIO_PROCESS, thread, wanted)
-    except PermissionError:  # below what it is: for root, or with a limit for `nice` in limits.conf
-        pass
-    return os.getpriority(os.PRIO_PROCESS, thread)
+    if wanted:
+        try:
+            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(wanted))
+        except PermissionError:  # for root, or with a limit for rtprio in limits.conf
+            pass
+    return os.sched_getparam(thread).sched_priority
 
 
 def _crash(failure: threading.ExceptHookArgs) -> None:

@@ -168,7 +168,7 @@ class Talk(LifecycleNode):
             sampling={k: v for k, v in values(self, SAMPLING).items() if v >= 0},
             refresh=Settings(**{row.name.removeprefix("refresh_"): given[row.name] for row in REFRESH}),
             max_backlog=given["max_backlog"],
-            niceness=given["niceness"],
+            realtime_priority=given["realtime_priority"],
         )
 
     def _wait_until_loaded(self, engine: Engine, model: str) -> None:
@@ -246,8 +246,11 @@ class Talk(LifecycleNode):
             model = "a RANDOM model: it makes sounds, not sense" if event.random else "the model"
             weights = f" with {event.quantized} weights" if event.quantized else ""
             self.get_logger().info(f"loaded {model}{weights} on {event.device} in {event.seconds:.1f} s")
-            if event.niceness > (wanted := self.get_parameter("niceness").value):
-                self.get_logger().info(f"niceness {event.niceness}: the system does not allow {wanted}")
+            if event.realtime_priority < (wanted := self.get_parameter("realtime_priority").value):
+                self.get_logger().info(
+                    f"realtime_priority {wanted}: not allowed here, so frames may wait for other programs (allow it "
+                    "by a limit for rtprio in /etc/security/limits.conf)"
+                )
             if event.about:
                 self.get_logger().info(f"it can talk about {event.about}")
         elif isinstance(event, Ended):

@@ -78,11 +78,11 @@ PARAMETERS = [
         "max_backlog", 6, "frames of sound (80 ms) that may wait; more: the oldest are dropped", (1, 100)
     ),
     Parameter(
-        "niceness",
-        -10,
-        "of the steps, towards other programs: the lower, the sooner a frame gets a core; below 0 where the system "
-        "allows it (root, or a limit for nice in limits.conf)",
-        (-20, 19),
+        "realtime_priority",
+        1,
+        "of the steps: no program without one takes their core from them, where the system allows it (root, or a "
+        "limit for rtprio in limits.conf); 0: like any other program",
+        (0, 99),
     ),
     Parameter(
         "image_transport",
