@@ -37,6 +37,7 @@ ARGUMENTS = [
     DeclareLaunchArgument("namespace", default_value="", description="of all nodes and relative topics"),
     DeclareLaunchArgument("microphone", default_value="true", description="start the microphone node"),
     DeclareLaunchArgument("speaker", default_value="true", description="start the speaker node"),
+    DeclareLaunchArgument("echo_cancellation", default_value="true", description="take the robot's voice out of what the microphone hears; needs the speaker node"),
     DeclareLaunchArgument("use_sim_time", default_value="false", description="take the time from /clock"),
     DeclareLaunchArgument("large_data", default_value="false", description="FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA; the camera driver and your terminals need it, too"),
     DeclareLaunchArgument("params_file", default_value=DEFAULTS, description="parameters of all nodes"),
@@ -67,15 +68,17 @@ def nodes(context: LaunchContext) -> list:
         remappings=[("image", image), ("image/compressed", [image, "/compressed"])],
         **common,
     )
+    names = [name for name in ("microphone", "speaker") if _wanted(context, name)]
+    cancel = len(names) == 2 and _wanted(context, "echo_cancellation")
     devices = [
         Node(
             executable=name,
             name=name,
             parameters=parameters,
-            condition=IfCondition(LaunchConfiguration(name)),
+            remappings=[("audio_in", "audio_raw")] if cancel and name == "microphone" else [],
             **common,
         )
-        for name in ("microphone", "speaker")
+        for name in [*names, *(["echo_canceller"] if cancel else [])]
     ]
     configured = OnStateTransition(
         target_lifecycle_node=talk,
@@ -89,6 +92,10 @@ def nodes(context: LaunchContext) -> list:
         condition=IfCondition(LaunchConfiguration("large_data")),
     )
     return [large_data, talk, *devices, RegisterEventHandler(configured), _change(talk, Transition.TRANSITION_CONFIGURE)]
+
+
+def _wanted(context: LaunchContext, argument: str) -> bool:
+    return IfCondition(LaunchConfiguration(argument)).evaluate(context)
 
 
 def _change(node: LifecycleNode, transition: int) -> EmitEvent:

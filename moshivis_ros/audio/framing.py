@@ -55,19 +55,21 @@ class InputCounts:
 
 
 class AudioInput:
-    """One stream of audio messages -> stamped frames of 24 kHz mono. See audio.pcm for what it does to bad sound.
+    """One stream of audio messages -> stamped frames of `size` samples, 24 kHz mono. See audio.pcm for what it does
+    to bad sound.
 
     Not thread-safe: push() belongs to one thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = FRAME_SIZE) -> None:
+        self._size = size
         self.counts = InputCounts()
         self._rate = SAMPLE_RATE
         self.restart()
 
     def restart(self) -> None:
         """Begin anew with the next message: nothing before it is missed, and no part of a frame is kept."""
-        self._framer = Framer()
+        self._framer = Framer(self._size)
         self._resampler = Resampler(self._rate, SAMPLE_RATE)
         self._expected: int | None = None
 
@@ -81,7 +83,7 @@ class AudioInput:
         index: int | None = None,
         stamp: int = 0,
     ) -> list[tuple[int, Float]]:
-        """Interleaved samples -> frames [(time of the first sample in nanoseconds, float32 [1920])], often none.
+        """Interleaved samples -> frames [(time of the first sample in nanoseconds, float32 [size])], often none.
 
         `index`: the number of the message, to notice losses and repetitions; None where the source has no numbers.
         `stamp`: the time of the first sample, nanoseconds. Raises AudioError for sound that cannot be used; the
@@ -108,7 +110,7 @@ class AudioInput:
         first = stamp - round((self._framer.pending / SAMPLE_RATE + self._resampler.delay) * 1e9)
         frames = self._framer.push(self._resampler(samples))
         return [
-            (first + n * FRAME_SIZE * 1_000_000_000 // SAMPLE_RATE, frame) for n, frame in enumerate(frames)
+            (first + n * self._size * 1_000_000_000 // SAMPLE_RATE, frame) for n, frame in enumerate(frames)
         ]
 
     def _lost_before(self, index: int | None) -> int:

@@ -54,4 +54,4 @@ def test_the_launch_file_can_be_read() -> None:
     names = {
         entity.name for entity in module.generate_launch_description().entities if hasattr(entity, "name")
     }
-    assert {"model", "device", "image", "namespace", "microphone", "speaker", "large_data", "params_file"} <= names
+    assert {"model", "device", "image", "namespace", "microphone", "speaker", "large_data", "params_file", "echo_cancellation"} <= names
