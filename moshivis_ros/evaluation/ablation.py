@@ -32,7 +32,7 @@ from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.training.lm_stage import model_of, remove_gates
 from moshivis_ros.training.pictures import Pool, pool
-from moshivis_ros.training.train import Settings, train
+from moshivis_ros.training.train import Settings, flush_denormals, train
 from moshivis_ros.training.utterances import Library
 
 SHARES = (0, 1, 10, 25, 100)  # percent of spoken samples
@@ -115,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    flush_denormals()
     base = Settings.load(args.config)
     config = ModelConfig.load(base.options["model"])
     siglip = config.siglip
