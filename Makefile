@@ -34,7 +34,7 @@ build: .venv/built  ## set up .venv and build the package into it
 builtin: .venv/built  ## train the miniature from nothing (hours; goes on where it stopped) into build/builtin/checkpoint
 	@$(run) moshivis train $(configs)/codec.yaml
 	@$(run) moshivis train $(configs)/image_encoder.yaml
-	@$(run) python -m moshivis_ros.training.make_library $(trained)/library.npz --model $(configs)/builtin --codec $(trained)/codec
+	@test $(trained)/library.npz -nt $(trained)/codec/state.safetensors || $(run) python -m moshivis_ros.training.make_library $(trained)/library.npz --model $(configs)/builtin --codec $(trained)/codec
 	@$(run) moshivis train $(configs)/lm_written.yaml
 	@$(run) moshivis eval $(trained)/lm_written --forms written --per-kind 20 --least 40
 	@$(run) moshivis train $(configs)/lm.yaml

@@ -10,12 +10,15 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from moshivis_ros.model.codec import FRAME_SIZE, SAMPLE_RATE
@@ -115,8 +118,10 @@ def build(
 ) -> Library:
     """Speak and encode every text as often as it says."""
     rng = random.Random(f"utterances {seed}")
-    user = [(text, record(text, rng, False, held_out)) for text, n in questions.items() for _ in range(n)]
-    robot = [(text, record(text, rng, True)) for text, n in answers.items() for _ in range(n)]
+    asked, answered = ([text for text, n in each.items() for _ in range(n)] for each in (questions, answers))
+    speaking = partial(track, console=Console(stderr=True), transient=True)
+    user = [(text, record(text, rng, False, held_out)) for text in speaking(asked, "recording questions")]
+    robot = [(text, record(text, rng, True)) for text in speaking(answered, "recording answers")]
     encoded = encode(mimi, [recording for _, recording in (*user, *robot)])
     library = Library({}, {}, _silences(mimi, rng))
     for (text, _), utterance in zip(user, encoded):
@@ -144,7 +149,9 @@ def save(library: Library, path: Path) -> None:
                 codes.append(u.codes)
                 place += u.codes.shape[1]
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, codes=np.concatenate(codes, 1), silence=np.stack(library.silence), index=json.dumps(rows))
+    part = path.with_suffix(".part.npz")
+    np.savez(part, codes=np.concatenate(codes, 1), silence=np.stack(library.silence), index=json.dumps(rows))
+    part.replace(path)  # whole, or not there
 
 
 def load(path: Path | str) -> Library:
