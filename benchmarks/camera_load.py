@@ -23,8 +23,8 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 
 from moshivis_ros.audio.files import write
+from moshivis_ros.engine.events import Spoken
 from moshivis_ros.model.init import init_checkpoint
-from moshivis_ros.nodes.engine import Spoken
 from moshivis_ros.nodes.talk import Talk
 
 NODES = Path(os.environ.get("AMENT_PREFIX_PATH", sys.prefix).split(os.pathsep)[0]) / "lib" / "moshivis_ros"

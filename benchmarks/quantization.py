@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moshivis_ros import bench
-from moshivis_ros.bench import SIZES
+from moshivis_ros.bench.cost import memory
+from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, Examination, look
 from moshivis_ros.evaluation.scoring import questions
 from moshivis_ros.model.checkpoint import load_model, resolve
@@ -50,11 +50,11 @@ def released(form: str | None) -> MoshiVis:
 def table() -> None:
     """Everything that is loaded with the released model, window full, CUDA context apart."""
     columns = {
-        "bf16": bench.memory(released(None), mimi=MIMI_BYTES),
-        "int8": bench.memory(released("int8"), mimi=MIMI_BYTES),
-        "int8, int8 window": bench.memory(released("int8"), "int8", mimi=MIMI_BYTES),
-        "int4 g128": bench.memory(released("int4"), mimi=MIMI_BYTES),
-        "int4 g128, int8 window": bench.memory(released("int4"), "int8", mimi=MIMI_BYTES),
+        "bf16": memory(released(None), mimi=MIMI_BYTES),
+        "int8": memory(released("int8"), mimi=MIMI_BYTES),
+        "int8, int8 window": memory(released("int8"), "int8", mimi=MIMI_BYTES),
+        "int4 g128": memory(released("int4"), mimi=MIMI_BYTES),
+        "int4 g128, int8 window": memory(released("int4"), "int8", mimi=MIMI_BYTES),
     }
     print("| GB |" + "".join(f" {form} |" for form in columns) + "\n|---|" + "---:|" * len(columns))
     for part in columns["bf16"]:

@@ -109,7 +109,7 @@ COMMANDS = {
     "verify": (verify, "compare the network with the reference's numbers"),
     "init": (init, "write a small random checkpoint"),
     "quantize": (quantize, "write a checkpoint with smaller weights"),
-    "bench": (of_module("bench"), "measure every stage of a frame"),
+    "bench": (of_module("bench.command"), "measure every stage of a frame"),
     "export-image-encoder": (of_module("model.onnx_encoder"), "write the image encoder as an ONNX file"),
     "study-refresh": (of_module("evaluation.refresh_study"), "compare policies of looking again"),
     "make-dialogues": (of_module("training.make_dialogues"), "write a data set of spoken dialogues"),

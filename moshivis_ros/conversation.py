@@ -8,10 +8,9 @@ for pcm in frames:               # float32 [1920] at 24 kHz, every 80 ms
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -35,35 +34,12 @@ from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.vision.gate import GateNormaliser
-from moshivis_ros.vision.image_cache import ImageCache, Picture
-from moshivis_ros.vision.refresh_policy import Observation, Settings, State, decide
-from moshivis_ros.vision.scene_change import FrameCheck, make_detector
+from moshivis_ros.vision.refresh_policy import Settings
+from moshivis_ros.vision.view import ImageStatus, View
 
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
 SENTENCE_END = (".", "!", "?", "…")
 PAUSE_FRAMES = 8  # frames (0.64 s) without text after which the model counts as silent
-CAMERA_TIMEOUT = 2.0  # seconds after which a camera that sends nothing is lost
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ImageStatus:
-    """What is in the image cache, and what the refresh policy last decided about it.
-
-    decision: keep, defer or refresh; reason: why. distance: 0..1 from the cached picture to the newest
-    camera frame (0 if there is none). age: seconds since the cached picture was offered. encode_ms: what
-    encoding it took. refreshes: pictures swapped in so far. stamp: what the caller gave with the cached picture.
-    """
-
-    decision: str = "keep"
-    reason: str = "no picture"
-    distance: float = 0.0
-    age: float = 0.0
-    encode_ms: float = 0.0
-    refreshes: int = 0
-    has_image: bool = False
-    stamp: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +81,6 @@ class Conversation:
         image_encoder: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> None:
         self.config = model.config
-        self.refresh_settings = refresh or Settings()
         self._model = model
         self._device = model.llm.text_emb.weight.device
         self._image_kv = image_encoder or model.image_kv
@@ -124,17 +99,8 @@ class Conversation:
         self._encoder_stream = (
             torch.cuda.Stream(self._device, priority=0) if self._device.type == "cuda" else None
         )
-        self._detector = make_detector()
-        self._frame_check = FrameCheck()
-        self._cache = ImageCache(self._encode)
+        self._view = View(self._encode, refresh or Settings())
         self._lock = threading.Lock()  # held while the stream's buffers are in use
-        self._inbox = threading.Lock()  # held while pictures and wishes change hands
-        self._camera: Picture | None = None  # the newest camera frame
-        self._camera_problem: str | None = None  # why it is not fit to be seen
-        self._requested = self._frozen = self._looking_away = False
-        self._shown: Picture | None = None  # what is in the cache
-        self._status = ImageStatus()
-        self._news = False  # the status holds the outcome of an encode that no frame has told yet
         self._clock = 0  # frames since loading: unlike the frame index it never goes back
         self._silent_frames = 0  # since the last text
         self._previous_gate: tuple[NDArray[np.float32], float, float]  # per layer, mean, normalised
@@ -215,7 +181,7 @@ class Conversation:
     @property
     def image_status(self) -> ImageStatus:
         """The state of the image cache after the latest frame."""
-        return self._status
+        return self._view.status
 
     def see(self, image: NDArray[np.uint8] | None, *, wait: bool = False, stamp: Any = None) -> None:
         """Talk about this picture [H, W, 3] uint8 RGB, whatever the refresh policy thinks; None: look away.
@@ -225,15 +191,10 @@ class Conversation:
         such a picture.
         """
         if image is None:
-            with self._inbox:
-                self._cache.cancel()
-                self._looking_away = True
+            self._view.look_away()
         else:
             check_image(image)
-            picture = Picture(image.copy(), stamp, self._time, self._detector.describe(image), "shown")
-            with self._inbox:
-                self._looking_away = False
-                self._cache.submit(picture)
+            self._view.show(image.copy(), stamp, self._time)
         if wait:
             self.settle()
 
@@ -244,38 +205,30 @@ class Conversation:
         Cheap enough for every frame of a camera. The array is kept, not copied: do not change it afterwards.
         """
         check_image(image)
-        thumbnail = self._detector.describe(image)
-        with self._inbox:
-            self._camera_problem = self._frame_check.check(thumbnail)
-            self._camera = Picture(image, stamp, self._time, thumbnail)
+        self._view.watch(image, stamp, self._time)
 
     def refresh(self) -> None:
         """Take the newest camera frame into the cache as soon as possible, whatever the policy thinks."""
-        with self._inbox:
-            self._looking_away = False
-            self._requested = True
+        self._view.request()
 
     def freeze(self, frozen: bool = True) -> None:
         """Keep the picture that is in the cache, whatever the camera shows."""
-        with self._inbox:
-            self._frozen = frozen
+        self._view.freeze(frozen)
 
     def settle(self) -> None:
         """Block until no picture is on its way any more; what was, is in the cache."""
-        self._cache.wait()
+        self._view.wait()
         with self._lock:
-            self._swap()
+            self._view.swap(self._stream.set_image)
 
     def reset(self) -> None:
         """Start a new conversation. The picture stays; camera frames from before will not be looked at."""
-        with self._inbox:
-            self._camera = None
         with self._lock:
             self._start()
 
     def close(self) -> None:
         """Stop the image encoder's thread. The conversation must not be used afterwards."""
-        self._cache.close()
+        self._view.close()
 
     def __enter__(self) -> Conversation:
         return self
@@ -292,7 +245,7 @@ class Conversation:
         """
         _check_pcm(pcm)
         with self._lock:
-            self._swap()
+            self._view.swap(self._stream.set_image)
             with torch.no_grad():
                 sound = torch.from_numpy(pcm).to(self._device)[None, None]
                 out = self._stream.step(self._codec.encode(sound))
@@ -317,9 +270,15 @@ class Conversation:
         self._normaliser, normalised = self._normaliser.update(gate, self._stream.has_image)
         # A text token comes out one step after the gate that was open while it was chosen.
         self._previous_gate = (gates.copy(), gate, normalised)
-        self._decide(text, normalised)
+        pause = self._silent_frames == PAUSE_FRAMES
+        self._view.decide(
+            self._time,
+            gate=normalised,
+            speaking=self._silent_frames < PAUSE_FRAMES,
+            phrase_end=pause or (text or "").endswith(SENTENCE_END),
+        )
         frame = Frame(
-            self._index, samples, text, gate_of_text, gates_of_text, normalised_of_text, self._status
+            self._index, samples, text, gate_of_text, gates_of_text, normalised_of_text, self._view.status
         )
         self._index += 1
         self._clock += 1
@@ -339,7 +298,7 @@ class Conversation:
         self._silent_frames = PAUSE_FRAMES
         self._previous_gate = (np.zeros(self.config.num_layers, np.float32), 0.0, 0.0)
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
-        self._policy = State()
+        self._view.restart()
 
     def _warm_up(self) -> None:
         """Run every path once, so that the first frames of a conversation are as quick as all others."""
@@ -364,75 +323,6 @@ class Conversation:
             for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
                 tensor.record_stream(torch.cuda.default_stream(self._device))
         return kv
-
-    def _swap(self) -> None:
-        """Between two frames: put what is ready into the image cache."""
-        with self._inbox:
-            looking_away = self._looking_away
-            done = self._cache.take()
-        if looking_away and self._shown is not None:
-            self._stream.set_image(None)
-            self._shown = None
-            self._status = replace(self._status, has_image=False)
-            return
-        if done is None:
-            return
-        self._news = True
-        if done.encoding is None:
-            log.error("the picture could not be encoded, the old one stays: %s", done.error)
-            self._status = replace(self._status, decision="keep", reason=f"encode failed: {done.error}")
-            return
-        self._stream.set_image(done.encoding)
-        self._shown = done.picture
-        self._status = replace(
-            self._status,
-            decision="refresh",
-            reason=done.picture.reason,
-            encode_ms=done.encode_ms,
-            refreshes=self._status.refreshes + 1,
-            has_image=True,
-            stamp=done.picture.stamp,
-        )
-
-    def _decide(self, text: str | None, gate: float) -> None:
-        """Ask the refresh policy, with everything that is known after this frame, and do as it says."""
-        now = self._time
-        with self._inbox:
-            camera, problem = self._camera, self._camera_problem
-            frozen, requested, looking_away = self._frozen, self._requested, self._looking_away
-        on_its_way = self._cache.newest
-        reference = on_its_way or self._shown
-        distance: float | None = None
-        if camera is not None and now - camera.seen_at <= CAMERA_TIMEOUT:
-            distance = self._detector.distance(reference.thumbnail, camera.thumbnail) if reference else 1.0
-        age = now - self._shown.seen_at if self._shown else 0.0
-        if looking_away:
-            action, reason = "keep", "looking away"
-        else:
-            observation = Observation(
-                time=now,
-                distance=distance,
-                bad=problem,
-                gate=gate if self._stream.has_image else None,
-                speaking=self._silent_frames < PAUSE_FRAMES,
-                phrase_end=self._silent_frames == PAUSE_FRAMES or (text or "").endswith(SENTENCE_END),
-                age=age,
-                in_flight=on_its_way is not None,
-                has_image=self._stream.has_image,
-                frozen=frozen,
-                requested=requested,
-            )
-            self._policy, decision = decide(self._policy, observation, self.refresh_settings)
-            action, reason = decision.action, decision.reason
-        if action == "refresh" and camera is not None:
-            with self._inbox:
-                self._requested = False
-            self._cache.submit(replace(camera, reason=reason))
-        if self._news:  # the outcome of an encode comes first
-            action, reason, self._news = self._status.decision, self._status.reason, False
-        self._status = replace(
-            self._status, decision=action, reason=reason, distance=distance or 0.0, age=age
-        )
 
 
 def _check_pcm(pcm: NDArray[np.float32]) -> None:

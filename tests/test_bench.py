@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from moshivis_ros import bench, cli
+from moshivis_ros import cli
+from moshivis_ros.bench.cost import bytes_per_step, memory
+from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.quantize import Quantizer, quantize
 
@@ -101,27 +103,27 @@ def test_everything_goes_on_without_the_reference(
 def test_memory_of_the_released_model() -> None:
     """Tensor by tensor: what fits a 12 GB and an 8 GB card."""
     with torch.device("meta"):
-        models = [MoshiVis(bench.SIZES["full"]).bfloat16() for _ in range(2)]
+        models = [MoshiVis(SIZES["full"]).bfloat16() for _ in range(2)]
     for model, form, limits in zip(models, ("int8", "int4"), ((11.5, 10.7), (8.0, 7.2)), strict=True):
         Quantizer(model, form).expect()
         for kv_cache, limit in zip((None, "int8"), limits, strict=True):
-            assert limit - 1 < sum(bench.memory(model, kv_cache, mimi=317_200_000).values()) / 1e9 < limit
+            assert limit - 1 < sum(memory(model, kv_cache, mimi=317_200_000).values()) / 1e9 < limit
 
 
 def test_bytes_of_the_released_model() -> None:
     """Against the sum over the released layout: 15.1 GB of weights, 1.57 GB of window, 17 MB of picture."""
     with torch.device("meta"):
-        model = MoshiVis(bench.SIZES["full"]).bfloat16()
+        model = MoshiVis(SIZES["full"]).bfloat16()
     weights = 2 * (6_711_279_616 + 131_072_000 + 33_554_432 + 666_906_624 + 32 * 4096 + 4096)
     norms_of_layers = 2 * 32 * 4096 * 1  # norm_cross is not in the first figure
     expected = weights + 2 * 32 * 3000 * 4096 * 2 + 2 * 1024 * 4096 * 2
-    assert bench.bytes_per_step(model) == pytest.approx(expected, abs=2 * norms_of_layers)
+    assert bytes_per_step(model) == pytest.approx(expected, abs=2 * norms_of_layers)
 
 
 def test_smaller_weights_are_fewer_bytes() -> None:
-    model = MoshiVis(bench.SIZES["tiny"]).requires_grad_(False)
-    before = bench.bytes_per_step(model)
-    assert bench.bytes_per_step(quantize(model, "int8")) < before
+    model = MoshiVis(SIZES["tiny"]).requires_grad_(False)
+    before = bytes_per_step(model)
+    assert bytes_per_step(quantize(model, "int8")) < before
 
 
 def test_a_checkout_without_the_reference_is_refused(

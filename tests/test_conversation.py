@@ -115,13 +115,13 @@ def test_pictures_may_become_smaller_while_talking(tiny: Path) -> None:
 
 def test_picture_is_used_only_when_it_is_ready(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = threading.Event()
-    encode = conversation._cache.encode
+    encode = conversation._view._cache.encode
 
     def slow(image: np.ndarray) -> object:
         assert ready.wait(10)
         return encode(image)
 
-    monkeypatch.setattr(conversation._cache, "encode", slow)
+    monkeypatch.setattr(conversation._view._cache, "encode", slow)
     conversation.see(PHOTO)
     assert [frame.image.has_image for frame in talk(conversation, 3)] == [False] * 3
     ready.set()
@@ -158,9 +158,9 @@ def test_an_encode_that_fails_keeps_the_old_picture(
     def broken(image: np.ndarray) -> object:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(conversation._cache, "encode", broken)
+    monkeypatch.setattr(conversation._view._cache, "encode", broken)
     conversation.see(OTHER, stamp=2.0)
-    conversation._cache.wait()
+    conversation._view._cache.wait()
     frame, later = talk(conversation, 2)
     assert frame.image.reason == "encode failed: out of memory"
     assert later.image.has_image and later.image.stamp == 1.0 and later.gate > 0
@@ -168,7 +168,7 @@ def test_an_encode_that_fails_keeps_the_old_picture(
 
 def test_newest_picture_wins(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
     started, ready, encoded = threading.Event(), threading.Event(), []
-    encode = conversation._cache.encode
+    encode = conversation._view._cache.encode
 
     def slow(image: np.ndarray) -> object:
         encoded.append(int(image[0, 0, 0]))
@@ -176,7 +176,7 @@ def test_newest_picture_wins(conversation: Conversation, monkeypatch: pytest.Mon
         assert ready.wait(10)
         return encode(image)
 
-    monkeypatch.setattr(conversation._cache, "encode", slow)
+    monkeypatch.setattr(conversation._view._cache, "encode", slow)
     conversation.see(np.full((8, 8, 3), 1, np.uint8))
     assert started.wait(10)
     for value in (2, 3, 4):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from moshivis_ros.nodes.engine import Spoken
+from moshivis_ros.engine.events import Spoken
 
 BUDGET_MS = 80.0  # one frame
 WINDOW = 750  # frames, one minute

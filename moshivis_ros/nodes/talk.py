@@ -19,9 +19,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
 
+from moshivis_ros.engine.engine import Engine
+from moshivis_ros.engine.events import Ended, EngineSettings, Event, Loaded, Sight, Spoken, Trouble
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
-from moshivis_ros.nodes.engine import Ended, Engine, EngineSettings, Event, Loaded, Sight, Spoken, Trouble
 from moshivis_ros.nodes.health import LARGE_IMAGES, Health, Source
 from moshivis_ros.nodes.interface import declare, values
 from moshivis_ros.nodes.messages import AudioReader, to_audio, to_nanoseconds, to_time

@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from moshivis_ros.nodes.engine import Engine, EngineSettings, Event, Loaded, Spoken
+from moshivis_ros.engine.engine import Engine
+from moshivis_ros.engine.events import EngineSettings, Event, Loaded, Spoken
 from moshivis_ros.vision.refresh_policy import Settings
 
 GREY = bytes(8 * 8 * 3)

@@ -12,11 +12,11 @@ from moshivis_ros.msg import Audio
 from robot import FRAME
 from std_msgs.msg import Float32MultiArray, Int16MultiArray, UInt8MultiArray
 
+from moshivis_ros.engine.audio_queue import AudioQueue
+from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import AudioError, ConfigError
 from moshivis_ros.nodes import recorder
-from moshivis_ros.nodes.audio_queue import AudioQueue
 from moshivis_ros.nodes.messages import AudioReader, message_type, to_audio, to_nanoseconds, to_time
-from moshivis_ros.nodes.picture_slot import PictureSlot
 
 NOW = 1_700_000_000_123_456_789
 

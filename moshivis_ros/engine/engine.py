@@ -9,7 +9,7 @@
 
 A process, because ROS callbacks hold Python's lock (12 ms of every 33 with a 1080p camera) and would delay
 the model's frames; and because a process that ends gives a GPU back, also when it crashes. Sound, commands
-and events go through a socket, pictures through a PictureSlot. The other side is engine_process.py.
+and events go through a socket, pictures through a PictureSlot. The other side is process.py.
 """
 
 from __future__ import annotations
@@ -22,104 +22,18 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
 
+from moshivis_ros.engine.events import Ended, EngineSettings, Event, Loaded, Spoken
+from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import MoshiVisError
-from moshivis_ros.nodes.picture_slot import PictureSlot
-from moshivis_ros.transcript import Piece, Utterance
-from moshivis_ros.vision.refresh_policy import Settings as RefreshSettings
 
 END_SECONDS = 2.0  # given to the process to end by itself
 
 
 class EngineError(MoshiVisError):
     """The engine process could not load the model, or ended."""
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """Arguments of Conversation.load and Sampling; `max_backlog` in frames of 80 ms that may wait to be
-    heard; `realtime_priority`: of the steps, where the system allows it; 0: none.
-    """
-
-    model: str
-    device: str = "auto"
-    dtype: str = ""  # bfloat16, float32, ...; empty: what suits the device
-    quantize: str = ""  # int8, int4; empty: as the checkpoint is
-    kv_cache: str = ""  # int8; empty: in dtype
-    revision: str = ""
-    seed: int | None = None
-    image_size: int | None = None
-    sampling: dict[str, Any] = field(default_factory=dict)
-    refresh: RefreshSettings = field(default_factory=RefreshSettings)
-    max_backlog: int = 6
-    realtime_priority: int = 0
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """The model is ready. `seconds` that it took; `random`: untrained weights; `quantized`: the form of its weights
-    (int8, int4), or empty; `about`: what it can talk about; `realtime_priority`: of the steps, as the system allowed it.
-    """
-
-    seconds: float
-    device: str
-    random: bool
-    quantized: str
-    about: str
-    realtime_priority: int
-
-
-@dataclass(frozen=True)
-class Sight:
-    """The image cache after a frame: see Conversation's ImageStatus. `stamp` in nanoseconds."""
-
-    stamp: int
-    frame_id: str
-    decision: str
-    reason: str
-    distance: float
-    age: float
-    encode_ms: float
-    refreshes: int
-    has_image: bool
-
-
-@dataclass(frozen=True)
-class Spoken:
-    """What one step of the conversation gave. `stamp`: nanoseconds, of the input frame it answers."""
-
-    run: int  # which start() this belongs to
-    index: int
-    stamp: int
-    samples: bytes  # int16 [1920]
-    gate: float
-    gate_normalised: float
-    gate_per_layer: list[float]
-    text: list[Piece | Utterance]
-    sight: Sight
-    milliseconds: float  # that the step took
-    counts: dict[str, int]  # since loading: what went wrong, by name
-    memory: dict[str, float]  # MB, by kind
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Something was refused, and the conversation goes on."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The process is gone, and nobody asked it to go."""
-
-    text: str
-
-
-Event = Loaded | Spoken | Trouble | Ended
 
 
 class Engine:
@@ -138,7 +52,7 @@ class Engine:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from moshivis_ros.nodes.engine_process import main; main()"]
+                [sys.executable, "-c", "from moshivis_ros.engine.process import main; main()"]
                 + [str(theirs.fileno()), str(self._slot.descriptor)],
                 pass_fds=[theirs.fileno(), self._slot.descriptor],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

@@ -18,10 +18,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from moshivis_ros.audio.pcm import encode
+from moshivis_ros.engine.audio_queue import AudioQueue
+from moshivis_ros.engine.events import EngineSettings, Event, Loaded, Sight, Spoken, Trouble
+from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import AudioError, ImageError, MoshiVisError
-from moshivis_ros.nodes.audio_queue import AudioQueue
-from moshivis_ros.nodes.engine import EngineSettings, Event, Loaded, Sight, Spoken, Trouble
-from moshivis_ros.nodes.picture_slot import PictureSlot
 from moshivis_ros.transcript import Transcript
 from moshivis_ros.vision import encodings
 

@@ -1,0 +1,61 @@
+"""What a model costs by the counting of its tensors: bytes to keep, bytes to read for a step; and how fast they are
+read."""
+
+from __future__ import annotations
+
+import time
+from itertools import chain
+
+import moshivis_ros.model  # noqa: F401  before torch: it says how to install torch when it is missing
+
+# isort: split
+import torch
+
+from moshivis_ros.model.codec import Codec
+from moshivis_ros.model.lm import MoshiVis, window_bytes
+
+
+def memory(
+    model: MoshiVis, kv_cache: str | None = None, codec: Codec | None = None, mimi: int = 0
+) -> dict[str, int]:
+    """Bytes of everything that a conversation needs, counted tensor by tensor, the device's own context apart.
+
+    ``mimi``: bytes of Mimi where there is no ``codec`` to be counted.
+    """
+    config = model.config
+    type_ = model.llm.out_norm.alpha.dtype
+    parts = dict.fromkeys(("linear layers of a step", "embeddings", "image encoder", "norms"), 0)
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        size = tensor.numel() * tensor.element_size()
+        if "image_prefix." in name or "kv_proj." in name:
+            parts["image encoder"] += size
+        elif "emb." in name:
+            parts["embeddings"] += size
+        else:
+            parts["norms" if name.endswith("alpha") else "linear layers of a step"] += size
+    parts["attention window"] = window_bytes(config, type_, kv_cache)
+    parts["picture"] = 2 * config.image_tokens() * config.dim * type_.itemsize
+    parts["Mimi"] = codec.size if codec is not None else mimi
+    return parts
+
+
+def bytes_per_step(model: MoshiVis, kv_cache: str | None = None) -> int:
+    """What one step must read: every weight of LM and depformer once, the full window, one picture's K/V."""
+    parts = memory(model, kv_cache)
+    return sum(parts[part] for part in ("linear layers of a step", "norms", "attention window", "picture"))
+
+
+def read_bandwidth(device: torch.device) -> float:
+    """Bytes per second of the fastest of several passes that only read a quarter (CPU) or two GB (GPU)."""
+    rows = (1 << 19) if device.type == "cuda" else (1 << 16)
+    data = torch.ones(rows, 1024, device=device)
+    vector = torch.ones(1024, device=device)
+    best = float("inf")
+    for _ in range(5):
+        for read in (data.sum, lambda: torch.mv(data, vector)):
+            start = time.perf_counter()
+            read()  # type: ignore[no-untyped-call]
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - start)
+    return data.numel() * data.element_size() / best
