@@ -1,69 +1,80 @@
-"""Sound on its way to the model: bounded, and silence where none comes."""
+"""Sound on its way to the model: messages in from one thread, frames out to another, which is paced by them."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from typing import Any
 
-import numpy as np
-
-from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
+from moshivis_ros.audio import Float
 from moshivis_ros.audio.framing import AudioInput
+from moshivis_ros.engine.pacing import FRAME, Pacer
 
-FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
-PATIENCE = 2 * FRAME_SECONDS  # without sound, before silence takes its place
+BACK = 10_000_000  # nanoseconds by which a simulated clock may be behind: messages are not in order to the last tick
+FORWARD = 1_000_000_000  # a larger step of it is a jump
 
 
 class AudioQueue:
-    """put() from one thread; get() from another, which is paced by it."""
+    """`max_backlog`: frames of 80 ms by which the model may be behind.
 
-    def __init__(self, max_backlog: int) -> None:
-        self._frames: deque[tuple[int, Float]] = deque()
-        self._max_backlog = max_backlog
+    `simulated`: paced by the times that tick() and put() give, not by this machine's clock: while they stand still,
+    nothing is due. When they jump, sound that waits is dropped, counted, and stamps begin anew at the new time.
+    """
+
+    def __init__(self, max_backlog: int, *, simulated: bool = False) -> None:
+        self._pacer = Pacer(max_backlog * FRAME)
+        self._simulated = simulated
         self._changed = threading.Condition()
         self._input = AudioInput()
-        self._late = self._silent = 0
+        self._gap = False  # messages are missing before the next frame
+        self._jumped = self._now = 0
         self.start(0)
 
     def start(self, now: int) -> None:
-        """Forget what waits. `now`: nanoseconds, the stamp of the first silence."""
+        """Forget what waits. `now`: nanoseconds of the node's clock, the stamp of the first silence."""
         with self._changed:
-            self._frames.clear()
+            self._now = now
             self._input.restart()
-            self._stamp = now
-            self._deadline = time.monotonic() + PATIENCE
-
-    def put(self, data: bytes, **fields: Any) -> None:
-        """Takes what AudioInput.push() takes, and raises the same AudioError."""
-        frames = self._input.push(data, **fields)
-        with self._changed:
-            self._frames.extend(frames)
-            while len(self._frames) > self._max_backlog:
-                self._frames.popleft()
-                self._late += 1
+            self._pacer.start(self._time(), now)
             self._changed.notify()
 
-    def get(self) -> tuple[int, Float]:
-        """The next frame (stamp in nanoseconds, float32 [1920]): sound within 160 ms, or else silence every
-        80 ms.
-        """
+    def tick(self, now: int) -> None:
+        """The simulated clock shows this."""
         with self._changed:
-            while not self._frames:
-                remaining = self._deadline - time.monotonic()
-                if remaining <= 0:
-                    self._silent += 1
-                    self._deadline += min(FRAME_SECONDS, FRAME_SECONDS - remaining)
-                    stamp = self._stamp
-                    samples: Float = np.zeros(FRAME_SIZE, np.float32)
-                    break
-                self._changed.wait(remaining)
-            else:
-                stamp, samples = self._frames.popleft()
-                self._deadline = time.monotonic() + PATIENCE
-            self._stamp = stamp + FRAME_SIZE * 1_000_000_000 // SAMPLE_RATE
-            return stamp, samples
+            if not -BACK < now - self._now < FORWARD:
+                self._jumped += self._pacer.waiting
+                self._input.restart()
+                self._pacer.start(now, now)
+                self._now = now
+            self._now = max(self._now, now)
+            self._changed.notify()
+
+    def put(self, data: bytes, *, now: int, stamp: int, index: int | None = None, **fields: Any) -> None:
+        """Takes what AudioInput.push() takes, and raises the same AudioError. `now`: of the node's clock, when the
+        message came; `stamp` 0: the source does not say when it was in the air.
+        """
+        if self._simulated:
+            self.tick(now)
+        lost = self._input.counts.lost
+        frames = self._input.push(data, stamp=stamp or now, index=index, **fields)
+        self._gap |= self._input.counts.lost > lost
+        with self._changed:
+            for frame_stamp, samples in frames:
+                missing = None if index is None else self._gap
+                self._pacer.put(self._time(), samples, frame_stamp, stamped=bool(stamp), lost=missing)
+                self._gap = False
+            self._changed.notify()
+
+    def get(self, quiet: bool = True) -> tuple[int, Float]:
+        """The next frame (stamp in nanoseconds, float32 [1920]), when it is due. `quiet`: the robot is not speaking."""
+        with self._changed:
+            while (frame := self._pacer.take(self._time(), quiet)) is None:
+                wait = None if self._simulated else max(self._pacer.due - self._time(), 0) / 1e9
+                self._changed.wait(wait)
+            return frame
+
+    def _time(self) -> int:
+        return self._now if self._simulated else time.monotonic_ns()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -74,6 +85,8 @@ class AudioQueue:
             "audio messages repeated": counts.repeated,
             "audio messages refused": counts.refused,
             "samples not finite": counts.replaced,
-            "frames dropped (too slow)": self._late,
-            "frames of silence (no audio)": self._silent,
+            "frames dropped (too slow)": self._pacer.dropped,
+            "frames dropped (clock jumped)": self._jumped,
+            "frames of silence (no audio)": self._pacer.silent,
+            "frames of silence skipped": self._pacer.skipped,
         }
