@@ -22,7 +22,7 @@ from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis, window_bytes
 from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer
-from moshivis_ros.model.weights import load_into, stored_type, write
+from moshivis_ros.model.weights import load_into, stored_type, unfilled, write
 
 BUILTIN = Path(__file__).resolve().parents[1] / "builtin"
 
@@ -74,7 +74,7 @@ def load_model(
             f"{folder} holds {config.quantize} weights already: load it without quantize={quantize!r}, or quantize "
             "the original"
         )
-    with torch.device("meta"):
+    with unfilled():
         model = MoshiVis(config)
     # The attention window (see Stream) is allocated later, but a model without room for it is of no use.
     needed = window_bytes(config, dtype, kv_cache)
@@ -116,7 +116,7 @@ def quantize_checkpoint(folder: Path | str, out: Path | str, form: str) -> None:
         raise ConfigError(f"{folder} holds {config.quantize} weights already: quantize the original")
     if out.is_file() or (out.exists() and any(out.iterdir())):
         raise CheckpointError(f"{out} is not an empty folder: choose another")
-    with torch.device("meta"):
+    with unfilled():
         model = MoshiVis(config)
     path = folder / config.model
     quantizer = Quantizer(model, form)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.recorded import trace
-from moshivis_ros.model.weights import load_into
+from moshivis_ros.model.weights import load_into, unfilled
 
 SAMPLE_RATE = 24000
 FRAME_SIZE = 1920  # samples
@@ -42,7 +42,7 @@ class Codec:
 
         Raises CheckpointError (the file), ConfigError (config.yaml) and MissingDependencyError.
         """
-        with torch.device("meta"):
+        with unfilled():
             mimi = build_mimi(config)
         path = Path(folder) / config.mimi_codec
         mimi = load_into(mimi, path, released_layout(mimi.state_dict()), device, torch.float32)

@@ -36,10 +36,23 @@ def trace(step: nn.Module, codes: Tensor) -> Callable[[Tensor], Any]:
         # without a C++ compiler.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(step, (codes,), check_trace=False)
+        traced = torch.jit.trace(_Flat(step), (codes,), check_trace=False)
         for _ in range(WARM_UP):
             traced(codes)
     return traced  # type: ignore[no-any-return]
+
+
+class _Flat(nn.Module):
+    """``step`` without its tree of modules, each of which a trace would make anew: only its tensors count."""
+
+    def __init__(self, step: nn.Module) -> None:
+        super().__init__()
+        self._step = [step]  # a list: a module would be a part of this one
+        for i, tensor in enumerate((*step.parameters(), *step.buffers())):
+            self.register_buffer(f"tensor_{i}", tensor)
+
+    def forward(self, codes: Tensor) -> Any:
+        return self._step[0](codes)
 
 
 def _cuda_graph(

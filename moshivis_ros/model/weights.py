@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from moshivis_ros.errors import CheckpointError
 
@@ -30,6 +32,23 @@ _TYPES = {
 _CONVERT = "convert the weights to safetensors where you trust their source"
 
 M = TypeVar("M", bound=nn.Module)
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Modules made here have no memory yet, and no numbers are drawn for it (on "meta", torch would load its compiler
+    to do so, which takes longer than the loading of a small model). ``load_into`` gives them both.
+    """
+    with torch.device("meta"), _NothingDrawn():
+        yield
+
+
+class _NothingDrawn(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def load_into(
