@@ -111,9 +111,9 @@ COMMANDS = {
     "quantize": (quantize, "write a checkpoint with smaller weights"),
     "bench": (of_module("bench.command"), "measure every stage of a frame"),
     "export-image-encoder": (of_module("model.onnx_encoder"), "write the image encoder as an ONNX file"),
-    "study-refresh": (of_module("evaluation.refresh_study"), "compare policies of looking again"),
+    "study-refresh": (of_module("study.command"), "compare policies of looking again"),
     "make-dialogues": (of_module("training.make_dialogues"), "write a data set of spoken dialogues"),
-    "look": (of_module("training.look"), "a page to see and hear: a data set, training, a checkpoint"),
+    "look": (of_module("evaluation.look"), "a page to see and hear: a data set, training, a checkpoint"),
     "train": (of_module("training.train"), "one stage of training, from a configuration file"),
     "eval": (of_module("evaluation.dialogue_test"), "ask a model questions and score its answers"),
 }

@@ -13,8 +13,8 @@ import pytest
 
 from moshivis_ros.cli import main
 from moshivis_ros.errors import MissingDependencyError
-from moshivis_ros.training.look import PAGE
-from moshivis_ros.training.look_training import LOG
+from moshivis_ros.evaluation.look import PAGE
+from moshivis_ros.evaluation.look_training import LOG
 from moshivis_ros.training.pictures import pool
 from moshivis_ros.training.voices import EspeakVoice
 

@@ -23,6 +23,19 @@ ROS = {"rclpy", "ament_index_python", "launch", "launch_ros", "cv_bridge"}
 OWN_TORCH = {"torch", "triton", "moshi"}  # the user installs these (triton comes with torch), never we
 OWN_CHOICE = {"onnxruntime", "kyuteye"}  # nor these: one of two variants; the reference, to compare with
 WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
+MOST_LINES = 350
+DATA_FLOWS = {  # which part may use which, and what that one uses: one way only. Every part may use errors
+    "nodes": {"engine", "msg", "simulation"},
+    "engine": {"conversation", "transcript"},
+    "chat": {"conversation", "transcript"},
+    "bench": {"conversation"},
+    "verify": {"model"},
+    "transcript": {"conversation"},
+    "conversation": {"model", "vision", "audio"},
+    "study": {"evaluation", "training"},
+    "evaluation": {"training"},
+    "training": {"conversation", "model", "simulation"},
+}
 DISTRIBUTION = {"cv2": "opencv-python", "yaml": "pyyaml"}  # where it is not called like its module
 
 
@@ -35,6 +48,24 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(str(node.module).split(".")[0])
     return found
+
+
+def parts_used(path: Path) -> set[str]:
+    """The parts of moshivis_ros (folders, and files that are in none) that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("moshivis_ros.")}
+    return found
+
+
+def usable(part: str) -> set[str]:
+    """What a part may use, and itself."""
+    return {part, "errors"}.union(*(usable(used) for used in DATA_FLOWS.get(part, ())))
 
 
 def without(modules: set[str], code: str) -> subprocess.CompletedProcess[str]:
@@ -90,6 +121,18 @@ def test_only_the_nodes_need_ros() -> None:
             module for module in imports(path) if module.endswith(("_msgs", "_srvs"))
         }
         assert needed <= WHERE_ROS_IS, path
+
+
+def test_a_file_says_one_thing() -> None:
+    lines = {str(path): len(path.read_text().splitlines()) for path in PYTHON_FILES}
+    assert not {path: count for path, count in lines.items() if count > MOST_LINES}
+
+
+def test_the_parts_use_each_other_one_way_only() -> None:
+    everything = {ROOT / "moshivis_ros/cli.py", ROOT / "moshivis_ros/__init__.py"}
+    for path in set(PYTHON_FILES) - everything:
+        part = path.relative_to(ROOT / "moshivis_ros").with_suffix("").parts[0]
+        assert parts_used(path) <= usable(part), path
 
 
 def test_sound_and_the_refresh_policy_need_no_torch() -> None:

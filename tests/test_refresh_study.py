@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 
 from moshivis_ros.errors import ConfigError
-from moshivis_ros.evaluation import recorded_talk
-from moshivis_ros.evaluation import refresh_study as study
-from moshivis_ros.evaluation.clips import NUISANCES, Clip, disturbed, load_clip, same_story
 from moshivis_ros.evaluation.free_running import Reply
-from moshivis_ros.evaluation.recorded_talk import follow
-from moshivis_ros.evaluation.talk import Recording, generate
 from moshivis_ros.simulation.render import Seen
+from moshivis_ros.study import command, recorded_talk
+from moshivis_ros.study.clips import NUISANCES, Clip, disturbed, load_clip, same_story
+from moshivis_ros.study.detectors import detect
+from moshivis_ros.study.footage import Footage
+from moshivis_ros.study.policies import POLICIES, Tally, converse
+from moshivis_ros.study.recorded_talk import follow
+from moshivis_ros.study.talk import Recording, generate
 from moshivis_ros.training.dialogues import Exchange
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="mujoco is not installed")
@@ -78,12 +80,12 @@ def test_timing_does_not_depend_on_the_gate() -> None:
 
 
 def test_every_frame_is_seldom_wrong_and_static_never_refreshes(clip: Clip) -> None:
-    footage = study.Footage(clip)
-    totals = {name: study.Tally() for name in study.POLICIES}
+    footage = Footage(clip)
+    totals = {name: Tally() for name in POLICIES}
     for seed in range(40):
         talk = generate(seed, len(clip), 0.95, clip.changes)
-        for name, settings in study.POLICIES.items():
-            totals[name].add(study.converse(footage, talk, settings, 0.03))
+        for name, settings in POLICIES.items():
+            totals[name].add(converse(footage, talk, settings, 0.03))
     right = {name: total.figures(0.03)["right"] for name, total in totals.items()}
     assert totals["static"].encodes == 0
     assert right["static"] < right["every frame"]
@@ -102,8 +104,8 @@ def test_a_nuisance_changes_the_picture_and_nothing_to_tell(nuisance: str) -> No
 
 
 def test_a_detector_that_never_or_always_fires_scores_so(clip: Clip) -> None:
-    footage = study.Footage(clip)
-    never, always = study.detect(footage, 1.1), study.detect(footage, 0.0)
+    footage = Footage(clip)
+    never, always = detect(footage, 1.1), detect(footage, 0.0)
     assert never.found == never.false == 0 and never.figures()["f1"] == 0
     assert always.found == always.changes and always.figures()["precision"] < 0.5
 
@@ -114,11 +116,11 @@ def test_the_command_writes_figures_and_the_table(clip: Clip, tmp_path: Path) ->
         "Before\n<!-- study -->\nYESTERDAY\n<!-- end of study -->\nAfter\n"
     )
     parser = argparse.ArgumentParser()
-    study.add_arguments(parser)
+    command.add_arguments(parser)
     given = ["--json", str(tmp_path / "s.json"), "--docs", str(tmp_path), "--clips", "6", "--seconds", "6"]
-    assert study.run(parser.parse_args(given)) == 0
+    assert command.run(parser.parse_args(given)) == 0
     figures = json.loads((tmp_path / "s.json").read_text())
-    assert {row["policy"] for row in figures["policies"]} == set(study.POLICIES)
+    assert {row["policy"] for row in figures["policies"]} == set(POLICIES)
     assert {row["nuisance"] for row in figures["nuisances"]} == set(NUISANCES)
     page = (tmp_path / "refresh_policy.md").read_text()
     assert (
@@ -159,15 +161,15 @@ def test_the_policies_with_the_speech_of_a_model(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(recorded_talk, "TURNS", 4)
     (tmp_path / "refresh_policy.md").write_text("<!-- model -->\nYESTERDAY\n<!-- end of model -->\n")
     parser = argparse.ArgumentParser()
-    study.add_arguments(parser)
+    command.add_arguments(parser)
     given = ["--json", str(tmp_path / "s.json"), "--docs", str(tmp_path), "--clips", "6", "--seconds", "4"]
-    assert study.run(parser.parse_args([*given, "--model", "builtin"])) == 0
+    assert command.run(parser.parse_args([*given, "--model", "builtin"])) == 0
     page = (tmp_path / "refresh_policy.md").read_text()
     assert "conversations with builtin" in page and "| gating |" in page and "detector" not in page
 
 
 def test_too_few_clips_are_refused(tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
-    study.add_arguments(parser)
+    command.add_arguments(parser)
     with pytest.raises(ConfigError, match="--clips"):
-        study.run(parser.parse_args(["--json", str(tmp_path / "s.json"), "--clips", "2"]))
+        command.run(parser.parse_args(["--json", str(tmp_path / "s.json"), "--clips", "2"]))

@@ -14,15 +14,15 @@ import torch
 
 from moshivis_ros.conversation import SENTENCE_END
 from moshivis_ros.errors import ConfigError
-from moshivis_ros.evaluation.clips import cache_folder
 from moshivis_ros.evaluation.dialogue_test import look
 from moshivis_ros.evaluation.free_running import Reply, Turn, converse
 from moshivis_ros.evaluation.scoring import auc
-from moshivis_ros.evaluation.talk import Recording, Talk
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.study.clips import cache_folder
+from moshivis_ros.study.talk import Recording, Talk
 from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Exchange
 from moshivis_ros.training.pictures import pool

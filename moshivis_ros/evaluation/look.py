@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from moshivis_ros.errors import ConfigError
+from moshivis_ros.evaluation import look_checkpoint, look_training
 from moshivis_ros.model.checkpoint import BUILTIN
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.training import look_checkpoint, look_training
 from moshivis_ros.training.make_dialogues import INDEX
 
 PAGE = "index.html"
