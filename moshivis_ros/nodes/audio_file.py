@@ -4,6 +4,8 @@ somebody listens.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -11,9 +13,8 @@ from rclpy.node import Node
 from moshivis_ros.audio import SAMPLE_RATE
 from moshivis_ros.audio.files import read
 from moshivis_ros.audio.pcm import encode
-from moshivis_ros.msg import Audio
-from moshivis_ros.nodes.interface import Interface, Parameter, declare, values
-from moshivis_ros.nodes.messages import to_audio
+from moshivis_ros.nodes.interface import QOS, Interface, Parameter, declare, values
+from moshivis_ros.nodes.messages import AUDIO, AudioWriter, sound_parameters
 from moshivis_ros.nodes.spin import Done, spin
 
 PARAMETERS = [
@@ -23,14 +24,15 @@ PARAMETERS = [
     Parameter("listeners", 1, "begins when it has so many", (1, 100)),
     Parameter("loop", False, "begin again at the end; otherwise the node ends"),
     Parameter("frame_id", "", "of the messages"),
+    *sound_parameters("audio_in", written=True),
 ]
-INTERFACES = [Interface("audio_in", "publishes", "moshivis_ros/msg/Audio", "the recording, 24 kHz mono")]
+INTERFACES = [Interface("audio_in", "publishes", AUDIO, "the recording, 24 kHz mono")]
 ACKNOWLEDGE_SECONDS = 5.0  # the last messages must not go with the node
 
 
 class AudioFile(Node):
-    def __init__(self) -> None:
-        super().__init__("audio_file")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("audio_file", **kwargs)
         declare(self, PARAMETERS)
         self._settings = values(self, PARAMETERS)
         silence = np.zeros(round(self._settings["tail"] * SAMPLE_RATE), np.float32)
@@ -40,7 +42,8 @@ class AudioFile(Node):
         self._nanoseconds = size * 1_000_000_000 // SAMPLE_RATE
         self._start: int | None = None
         self._index = 0
-        self._publisher = self.create_publisher(Audio, "audio_in", 100)
+        self._writer = AudioWriter(self._settings["audio_in_type"])
+        self._publisher = self.create_publisher(self._writer.type, "audio_in", 100, qos_overriding_options=QOS)
         self.create_timer(self._settings["chunk"], self._on_timer)
         seconds = samples.size / SAMPLE_RATE
         self.get_logger().info(f"{self._settings['path']}: {seconds:.1f} s, waiting for a listener")
@@ -60,9 +63,10 @@ class AudioFile(Node):
                 self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_SECONDS))
                 raise Done
             chunk = self._chunks[self._index % len(self._chunks)]
-            message = to_audio(chunk, self._index, self._start + self._index * self._nanoseconds)
-            message.header.frame_id = self._settings["frame_id"]
-            self._publisher.publish(message)
+            stamp = self._start + self._index * self._nanoseconds
+            self._publisher.publish(
+                self._writer.write(chunk, self._index, stamp, frame_id=self._settings["frame_id"])
+            )
             self._index += 1
 
 

@@ -1,4 +1,5 @@
-"""Writes what can be read off the nodes' tables: their sections of the README, and config/talk.yaml.
+"""Writes what can be read off the nodes' tables: their sections of the README, config/talk.yaml, and what they answer
+to --help.
 
 python -m moshivis_ros.nodes.describe            # updates both, in the source tree
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,30 @@ def config() -> str:
                 f"    {row.name}: {json.dumps(row.default)}",
             ]
     return "\n".join(lines) + "\n"
+
+
+def help_text(module: Any) -> str:
+    """What the node of this module answers to --help."""
+    name = module.__name__.split(".")[-1]
+    parameters, interfaces = _tables(module)
+    lines = [f"usage: {name} [--ros-args [-p PARAMETER:=VALUE]... [--params-file FILE] [-r NAME:=OTHER]...]", ""]
+    lines += [*_wrapped((module.__doc__ or "").strip(), ""), "", "topics and services:"]
+    for topic in interfaces:
+        lines += [f"  {topic.name}  ({topic.kind} {topic.type})", *_wrapped(topic.meaning, "      ")]
+    lines += ["", "parameters, with their defaults:"]
+    for row in parameters:
+        limits = _limits(row, "  ({})")
+        lines += [f"  {row.name}: {json.dumps(row.default)}{limits}", *_wrapped(row.meaning, "      ")]
+    return "\n".join(lines) + "\n"
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """The paragraphs of a text in the terminal's width."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, 110)
+    filled = (
+        textwrap.wrap(part, width, initial_indent=indent, subsequent_indent=indent) for part in text.split("\n\n")
+    )
+    return [line for part in filled for line in ["", *part]][1:]
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -121,9 +122,12 @@ class Health:
         return {name: count for name, count in self._counts.items() if name.startswith(subjects)}
 
 
-def status(name: str, level: bytes, message: str, values: Mapping[str, float | int]) -> DiagnosticStatus:
+def status(
+    name: str, level: bytes, message: str, values: Mapping[str, float | int | str], hardware_id: str = platform.node()
+) -> DiagnosticStatus:
+    """`hardware_id`: what it is about: the device, or the computer."""
     pairs = [
         KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value))
         for key, value in values.items()
     ]
-    return DiagnosticStatus(level=level, name=name, message=message, values=pairs)
+    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id, values=pairs)

@@ -10,6 +10,9 @@ from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+QOS = QoSOverridingOptions.with_default_policies()  # parameters qos_overrides.TOPIC.publisher.depth and the like
 
 
 @dataclass(frozen=True)

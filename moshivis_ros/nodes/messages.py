@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 from builtin_interfaces.msg import Time
+from rclpy.node import Node
 
-from moshivis_ros.audio import SAMPLE_RATE
+from moshivis_ros.audio import SAMPLE_RATE, Int16
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.msg import Audio
+from moshivis_ros.nodes.interface import Parameter
+
+AUDIO = "moshivis_ros/msg/Audio"
 
 # Arrays that may hold sound, as a message declares them -> sample formats of audio.pcm.
 _ARRAYS = {
@@ -22,7 +27,32 @@ _ARRAYS = {
     "sequence<int8>": "int8",
     "sequence<uint8>": "uint8",
 }
+# Sample formats as they are written, the best first -> type code of array.array, PortAudio's number for it.
+_WRITTEN = {
+    "int16": ("h", 8),
+    "bytes": ("B", 8),
+    "float32": ("f", 1),
+    "int32": ("i", 2),
+    "int8": ("b", 16),
+    "uint8": ("B", 32),
+}
 _RATES = ("sample_rate", "rate")
+
+
+def sound_parameters(topic: str, *, written: bool = False) -> list[Parameter]:
+    """What may be chosen about the messages of a topic of sound that a node reads, or writes."""
+    kind = Parameter(
+        f"{topic}_type",
+        AUDIO,
+        f"messages on {topic}: any type with an array of samples, such as audio_common_msgs/msg/AudioStamped",
+    )
+    if written:
+        return [kind]
+    return [
+        kind,
+        Parameter(f"{topic}_rate", 16000, "Hz, for a type of message that does not say its rate", (1000, 384000)),
+        Parameter(f"{topic}_channels", 1, "for a type of message that does not say its channels", (1, 64)),
+    ]
 
 
 def to_nanoseconds(stamp: Time) -> int:
@@ -68,24 +98,23 @@ class AudioReader:
     without samples.
     """
 
-    def __init__(self, type_name: str, sample_rate: int, channels: int) -> None:
+    def __init__(self, type_name: str, sample_rate: int = SAMPLE_RATE, channels: int = 1) -> None:
         self.type = message_type(type_name)
         fields = dict(_fields(self.type))
-        arrays = {
-            path: _ARRAYS[kind] for path, kind in fields.items() if kind in _ARRAYS and "int24" not in path
-        }
-        if not arrays:
-            raise ConfigError(
-                f"{type_name} has no array of samples (int16[], float32[], uint8[], ...); its fields are "
-                f"{', '.join(fields)}"
-            )
-        if list(arrays.values()) == ["uint8"]:
-            arrays = dict.fromkeys(arrays, "int16")
-        self._arrays = [(attrgetter(path), sample_format) for path, sample_format in arrays.items()]
+        arrays = _arrays(fields, type_name)
+        self._arrays = [
+            (attrgetter(path), "int16" if sample_format == "bytes" else sample_format)
+            for path, sample_format in arrays.items()
+        ]
         self._header = self._getter(fields, "header")
         self._index = self._getter(fields, "index")
         self._rate = self._getter(fields, *_RATES) or (lambda _: sample_rate)
         self._channels = self._getter(fields, "channels") or (lambda _: channels)
+
+    @classmethod
+    def of(cls, node: Node, topic: str) -> AudioReader:
+        """As the sound_parameters() of this topic say. Raises ConfigError."""
+        return cls(*(node.get_parameter(f"{topic}_{what}").value for what in ("type", "rate", "channels")))
 
     def read(self, message: Any, now: int) -> tuple[bytes, dict[str, Any]]:
         """A message -> the arguments of AudioInput.push(). `now` (ns) is its stamp where it brings none."""
@@ -100,10 +129,98 @@ class AudioReader:
             "stamp": stamp or now,
         }
 
+    def frame_id(self, message: Any) -> str:
+        """Of its header; empty where it has none."""
+        return str(self._header(message).frame_id) if self._header else ""
+
     @staticmethod
     def _getter(fields: dict[str, str], *names: str) -> Any:
-        paths = [path for path in fields if path.rsplit(".", 1)[-1] in names]
-        return attrgetter(paths[0]) if paths else None
+        path = _path(fields, *names)
+        return attrgetter(path) if path else None
+
+
+class AudioWriter:
+    """Writes sound into messages of any type that AudioReader reads.
+
+    Samples go into the best array there is: int16[], else float32[], int32[], int8[]; into bytes of 16 bit PCM
+    where the only array is uint8[]. Filled where the type has them: a header, `index`, the rate, `channels`,
+    `format` (PortAudio's number) and `chunk` (samples of a channel). Raises ConfigError for a type without samples.
+    """
+
+    def __init__(self, type_name: str) -> None:
+        self.type = message_type(type_name)
+        fields = dict(_fields(self.type))
+        arrays = _arrays(fields, type_name)
+        self._array, self._format = min(arrays.items(), key=lambda item: list(_WRITTEN).index(item[1]))
+        self._header = _path(fields, "header")
+        known = {"sample_rate": _RATES} | {key: (key,) for key in ("index", "channels", "format", "chunk")}
+        self._numbers = {key: path for key, names in known.items() if (path := _path(fields, *names))}
+
+    def write(
+        self,
+        samples: bytes,
+        index: int,
+        stamp: int,
+        sample_rate: int = SAMPLE_RATE,
+        channels: int = 1,
+        frame_id: str = "",
+    ) -> Any:
+        """int16 samples, interleaved -> a message. `stamp`: nanoseconds, of the first sample."""
+        message = self.type()
+        code, number = _WRITTEN[self._format]
+        # Anything but an array.array is checked number by number: 20 ms.
+        _set(message, self._array, array(code, _converted(samples, self._format)))
+        values = {
+            "index": index,
+            "sample_rate": sample_rate,
+            "channels": channels,
+            "format": number,
+            "chunk": len(samples) // 2 // channels,
+        }
+        for key, path in self._numbers.items():
+            _set(message, path, values[key])
+        if self._header:
+            header = attrgetter(self._header)(message)
+            header.stamp, header.frame_id = to_time(stamp), frame_id
+        return message
+
+
+def _converted(samples: bytes, sample_format: str) -> bytes:
+    """int16 samples in another format."""
+    whole: Int16 = np.frombuffer(samples, np.int16)
+    if sample_format == "float32":
+        return (whole / np.float32(32768)).tobytes()
+    if sample_format == "int32":
+        return (whole.astype(np.int32) << 16).tobytes()
+    if sample_format in ("int8", "uint8"):
+        return ((whole >> 8) + (128 if sample_format == "uint8" else 0)).astype(sample_format).tobytes()
+    return samples
+
+
+def _set(message: Any, path: str, value: Any) -> None:
+    *parents, name = path.split(".")
+    for parent in parents:
+        message = getattr(message, parent)
+    setattr(message, name, value)
+
+
+def _arrays(fields: dict[str, str], type_name: str) -> dict[str, str]:
+    """Where samples may be -> their format; "bytes" of 16 bit PCM where there is only a uint8[]."""
+    arrays = {path: _ARRAYS[kind] for path, kind in fields.items() if kind in _ARRAYS and "int24" not in path}
+    if not arrays:
+        raise ConfigError(
+            f"{type_name} has no array of samples (int16[], float32[], uint8[], ...); its fields are "
+            f"{', '.join(fields)}"
+        )
+    return dict.fromkeys(arrays, "bytes") if list(arrays.values()) == ["uint8"] else arrays
+
+
+def _path(fields: dict[str, str], *names: str) -> str | None:
+    """Where the header, or a whole number of one of these names is."""
+    kinds = ("int", "uint", "std_msgs/Header")
+    return next(
+        (path for path, kind in fields.items() if path.split(".")[-1] in names and kind.startswith(kinds)), None
+    )
 
 
 def _fields(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

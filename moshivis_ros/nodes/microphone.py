@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from moshivis_ros.audio.devices import Microphone
-from moshivis_ros.nodes import device
+from moshivis_ros.nodes import device, diagnostics
 from moshivis_ros.nodes.interface import Interface, Parameter
+from moshivis_ros.nodes.messages import AUDIO, sound_parameters
 from moshivis_ros.nodes.spin import spin
 
-PARAMETERS = [*device.PARAMETERS, Parameter("channels", 1, "to record, interleaved", (1, 64))]
-INTERFACES = [Interface("audio_in", "publishes", "moshivis_ros/msg/Audio", "what the microphone hears")]
+PARAMETERS = [
+    *device.PARAMETERS,
+    Parameter("channels", 1, "to record, interleaved", (1, 64)),
+    *sound_parameters("audio_in", written=True),
+]
+INTERFACES = [Interface("audio_in", "publishes", AUDIO, "what the microphone hears"), diagnostics.INTERFACE]
 
 
 class MicrophoneNode(device.DeviceNode):
-    def __init__(self) -> None:
-        super().__init__("microphone", "input", "audio_in", PARAMETERS)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("microphone", "input", "audio_in", PARAMETERS, **kwargs)
+
+    def audio_type(self) -> str:
+        return str(self.get_parameter("audio_in_type").value)
 
     def open(self) -> Microphone:
         return Microphone(

@@ -7,6 +7,7 @@ Both have one time: seconds since the first sound of the robot. Kept in memory u
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,20 @@ from moshivis_ros.audio import SAMPLE_RATE, Float
 from moshivis_ros.audio.files import write
 from moshivis_ros.audio.framing import AudioInput
 from moshivis_ros.errors import AudioError
-from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
+from moshivis_ros.msg import ImageCacheStatus, Transcript
 from moshivis_ros.nodes.interface import Interface, Parameter, declare
-from moshivis_ros.nodes.messages import to_nanoseconds
+from moshivis_ros.nodes.messages import AUDIO, AudioReader, sound_parameters, to_nanoseconds
 from moshivis_ros.nodes.spin import spin
+from moshivis_ros.nodes.subscription import MatchedSubscription
 
-PARAMETERS = [Parameter("folder", "conversation", "where conversation.wav and transcript.json go")]
+PARAMETERS = [
+    Parameter("folder", "conversation", "where conversation.wav and transcript.json go"),
+    *sound_parameters("audio_in"),
+    *sound_parameters("audio_out"),
+]
 INTERFACES = [
-    Interface("audio_in", "subscribes", "moshivis_ros/msg/Audio", "the user"),
-    Interface("audio_out", "subscribes", "moshivis_ros/msg/Audio", "the robot"),
+    Interface("audio_in", "subscribes", AUDIO, "the user"),
+    Interface("audio_out", "subscribes", AUDIO, "the robot"),
     Interface("transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the robot said"),
     Interface("image_cache", "subscribes", "moshivis_ros/msg/ImageCacheStatus", "when it saw a new picture"),
 ]
@@ -40,15 +46,9 @@ class Track:
         self._input = AudioInput()
         self._frames: list[tuple[int, Float]] = []
 
-    def add(self, message: Audio) -> None:
-        """Raises AudioError."""
-        self._frames += self._input.push(
-            message.data,
-            sample_rate=message.sample_rate,
-            channels=message.channels,
-            index=message.index,
-            stamp=to_nanoseconds(message.header.stamp),
-        )
+    def add(self, data: bytes, **fields: Any) -> None:
+        """A message as AudioInput.push() takes it. Raises its AudioError."""
+        self._frames += self._input.push(data, **fields)
 
     @property
     def start(self) -> int | None:
@@ -76,9 +76,9 @@ class Track:
 
 
 class Recorder(Node):
-    def __init__(self) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         # The last line of the log comes when the context, and with it the log topic, is gone already.
-        super().__init__("recorder", enable_rosout=False)
+        super().__init__("recorder", enable_rosout=False, **kwargs)
         declare(self, PARAMETERS)
         self._folder = Path(self.get_parameter("folder").value).expanduser()
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -88,8 +88,9 @@ class Recorder(Node):
         self._refreshes: list[dict[str, Any]] = []
         self._activation = 0  # nanoseconds; the transcript counts its seconds from there
         self._refreshed = 0
-        self.create_subscription(Audio, "audio_in", lambda message: self._hear(self._user, message), 100)
-        self.create_subscription(Audio, "audio_out", lambda message: self._hear(self._robot, message), 100)
+        for topic, track in (("audio_in", self._user), ("audio_out", self._robot)):
+            reader = AudioReader.of(self, topic)
+            MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, track), 100)
         self.create_subscription(Transcript, "transcript", self._on_transcript, 100)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
@@ -122,9 +123,10 @@ class Recorder(Node):
             f"wrote {self._folder}/conversation.wav ({len(both) / SAMPLE_RATE:.1f} s), transcript.json"
         )
 
-    def _hear(self, track: Track, message: Audio) -> None:
+    def _hear(self, reader: AudioReader, track: Track, message: Any) -> None:
+        data, fields = reader.read(message, self.get_clock().now().nanoseconds)
         try:
-            track.add(message)
+            track.add(data, **fields)
         except AudioError as error:
             self.get_logger().warning(f"not recorded: {error}", throttle_duration_sec=5.0)
 

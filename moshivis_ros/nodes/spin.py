@@ -12,6 +12,7 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
 from moshivis_ros.errors import MoshiVisError
+from moshivis_ros.nodes.describe import help_text
 
 BAD_INPUT = (MoshiVisError, InvalidParameterTypeException, InvalidParameterValueException, ParameterException)
 
@@ -21,7 +22,14 @@ class Done(Exception):
 
 
 def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
-    """The exit code: 0 after Ctrl-C, SIGTERM or Done, 1 if the node could not be made or its input was bad."""
+    """The exit code: 0 after Ctrl-C, SIGTERM or Done, 2 if the node could not be made or its input was bad: starting
+    it again would not help.
+
+    With --help it prints what the tables of the node's module say, and starts nothing.
+    """
+    if {"-h", "--help"} & set(sys.argv[1:] if args is None else args):
+        print(help_text(sys.modules[make_node.__module__]), end="")
+        return 0
     rclpy.init(args=args)
     node = None
     try:
@@ -36,7 +44,7 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         pass
     except BAD_INPUT as error:
         print(f"{make_node.__name__.lower()}: {error}", file=sys.stderr)
-        return 1
+        return 2
     except RCLError:
         if rclpy.ok():
             raise

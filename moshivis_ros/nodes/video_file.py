@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
-from moshivis_ros.nodes.interface import Interface, Parameter, declare, values
+from moshivis_ros.nodes.interface import QOS, Interface, Parameter, declare, values
 from moshivis_ros.nodes.spin import Done, spin
 from moshivis_ros.vision.sources import Picture, pictures
 
@@ -36,14 +37,14 @@ INTERFACES = [
 
 
 class VideoFile(Node):
-    def __init__(self) -> None:
-        super().__init__("video_file")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("video_file", **kwargs)
         declare(self, PARAMETERS)
         self._settings = values(self, PARAMETERS)
         self._raw = self._settings["format"] == "raw"
         self._open()
         topic, kind = ("image", Image) if self._raw else ("image/compressed", CompressedImage)
-        self._publisher = self.create_publisher(kind, topic, 1)
+        self._publisher = self.create_publisher(kind, topic, 1, qos_overriding_options=QOS)
         self.create_timer(1 / self._settings["rate"], self._on_timer)
 
     def close(self) -> None:
