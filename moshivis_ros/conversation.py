@@ -34,6 +34,7 @@ from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.vision.gate import GateNormaliser
+from moshivis_ros.vision.image_cache import Picture
 from moshivis_ros.vision.refresh_policy import Settings
 from moshivis_ros.vision.view import ImageStatus, View
 
@@ -182,6 +183,11 @@ class Conversation:
     def image_status(self) -> ImageStatus:
         """The state of the image cache after the latest frame."""
         return self._view.status
+
+    @property
+    def image_in_cache(self) -> Picture | None:
+        """The picture that the model sees, or None."""
+        return self._view.shown
 
     def see(self, image: NDArray[np.uint8] | None, *, wait: bool = False, stamp: Any = None) -> None:
         """Talk about this picture [H, W, 3] uint8 RGB, whatever the refresh policy thinks; None: look away.

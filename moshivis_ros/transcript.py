@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,17 @@ class Refresh:
     reason: str
 
 
+def utterance_of(pieces: Sequence[Piece], frame_seconds: float = 0.08) -> Utterance:
+    """What these pieces are together."""
+    return Utterance(
+        start=pieces[0].time,
+        end=round(pieces[-1].time + frame_seconds, 6),
+        text="".join(piece.text for piece in pieces).strip(),
+        gate=sum(piece.gate for piece in pieces) / len(pieces),
+        number=pieces[0].utterance,
+    )
+
+
 class Transcript:
     """Collects frames. An utterance is over after `pause` seconds without text, half of that after a full stop.
 
@@ -76,13 +88,7 @@ class Transcript:
         """The utterance that was still being said, as it is now."""
         if not self._open:
             return []
-        utterance = Utterance(
-            start=self._open[0].time,
-            end=self._end(),
-            text="".join(piece.text for piece in self._open).strip(),
-            gate=sum(piece.gate for piece in self._open) / len(self._open),
-            number=len(self.utterances),
-        )
+        utterance = utterance_of(self._open, self._frame_seconds)
         self.utterances.append(utterance)
         self._open = []
         return [utterance]

@@ -129,6 +129,30 @@ def test_a_speaker_that_gets_too_much_skips_the_oldest(virtual):
     assert where(encode(late), np.concatenate([chunk.samples for chunk in chunks])) < 0
 
 
+def test_what_waits_can_be_cut_off_without_a_click(virtual):
+    """As when the robot is muted in the middle of a word."""
+    tone = np.sin(2 * np.pi * 440 * np.arange(int(0.4 * RATE)) / RATE).astype(np.float32)
+    with Speaker("pulse", sample_rate=RATE) as speaker:
+        speaker.write(tone, RATE)
+        speaker.write(np.zeros(RATE // 10, np.float32), RATE, flush=True)
+        played = np.concatenate([chunk.samples for chunk, _ in zip(chunks_of(speaker), range(25))])
+    sound = np.flatnonzero(np.abs(played) > 300)
+    assert sound.size and sound[-1] - sound[0] < 0.2 * RATE  # of the 0.4 s what had left already, and the fade
+    assert np.abs(np.diff(played.astype(int))).max() < 2500  # a tone's own steps are up to 1900
+
+
+def test_silence_is_left_out_while_much_waits(virtual):
+    """After a burst of late sound, which would delay everything that follows."""
+    with Speaker("pulse", sample_rate=RATE) as speaker:
+        speaker.write(noise(0.4), RATE)
+        speaker.write(np.zeros(RATE // 10, np.float32), RATE)
+        assert speaker.left_out == RATE // 10
+        for _ in zip(chunks_of(speaker), range(20)):
+            pass
+        speaker.write(np.zeros(RATE // 10, np.float32), RATE)
+    assert speaker.left_out == RATE // 10 and speaker.skipped == 0
+
+
 def test_nobody_reading_loses_the_oldest_sound_and_counts_it(virtual, monkeypatch):
     monkeypatch.setattr(devices, "QUEUE_SECONDS", 0.1)
     with Microphone("pulse", sample_rate=RATE) as microphone:

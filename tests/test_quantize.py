@@ -114,7 +114,7 @@ def test_what_does_not_fit_a_saved_one_is_refused(
 
 
 MEASURE = """
-import sys, torch
+import sys, torch, torch._dynamo
 from pathlib import Path
 sys.path.insert(0, sys.argv[6])
 from memory import peak_of

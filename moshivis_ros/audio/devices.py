@@ -29,6 +29,9 @@ STALL_SECONDS = (
     5.0  # without sound for so long, a device is gone whatever its driver says; slow ones start in 2
 )
 SPEAKER_SECONDS = 0.5  # the most sound a speaker holds back: more would be a slow answer
+SPARE_SECONDS = 0.2  # what may wait before silence is left out, so that an answer that came in a burst is the last late one
+SILENT_PEAK = 0.003  # of full scale
+FADE_SECONDS = 0.01  # of what is cut off
 
 
 @dataclass(frozen=True)
@@ -186,20 +189,32 @@ class Speaker(_Stream):
         self._rate = 0  # of what write() got last
         self.underruns = 0  # times the sound ran out
         self.skipped = 0  # samples thrown away because more than SPEAKER_SECONDS waited
+        self.left_out = 0  # samples of silence that were not played, to catch up
         super().__init__(device, sample_rate, channels=1)
 
-    def write(self, samples: Float, sample_rate: int = SAMPLE_RATE) -> None:
-        """Plays mono float32 [n] after what is already waiting. Returns at once."""
+    def write(self, samples: Float, sample_rate: int = SAMPLE_RATE, *, flush: bool = False) -> None:
+        """Plays mono float32 [n] after what is already waiting, or, with `flush`, in its place. Returns at once."""
         if self._resampler is None or sample_rate != self._rate:
             self._resampler = Resampler(sample_rate, self.sample_rate)
             self._rate = sample_rate
         raw = encode(self._resampler(samples)).tobytes()
         limit = 2 * int(SPEAKER_SECONDS * self.sample_rate)
+        silent = float(np.abs(samples).max(initial=0.0)) < SILENT_PEAK
         with self._lock:
+            if flush:
+                self._fade_out()
+            if silent and len(self._waiting) > 2 * SPARE_SECONDS * self.sample_rate:
+                self.left_out += len(raw) // 2
+                return
             self._waiting += raw
             excess = max(len(self._waiting) - limit, 0)
             del self._waiting[:excess]
         self.skipped += excess // 2
+
+    def _fade_out(self) -> None:
+        size = 2 * int(FADE_SECONDS * self.sample_rate)
+        rest = np.frombuffer(bytes(self._waiting[:size]), np.int16)
+        self._waiting[:] = (rest * np.linspace(1, 0, rest.size)).astype(np.int16).tobytes()
 
     def _callback(self, data: Any, frames: int, when: Any, status: Any) -> None:
         with self._lock:

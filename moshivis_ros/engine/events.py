@@ -11,8 +11,9 @@ from moshivis_ros.vision.refresh_policy import Settings as RefreshSettings
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Arguments of Conversation.load and Sampling; `max_backlog` in frames of 80 ms that may wait to be
-    heard; `realtime_priority`: of the steps, where the system allows it; 0: none.
+    """Arguments of Conversation.load and Sampling; `max_backlog`: frames of 80 ms by which the model may be behind;
+    `simulated_time`: paced by tick(); `realtime_priority`: of the steps, where the system allows it; 0: none;
+    `restarts`: times within RESTART_MEMORY that an engine which died is started again.
     """
 
     model: str
@@ -26,7 +27,16 @@ class EngineSettings:
     sampling: dict[str, Any] = field(default_factory=dict)
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
     max_backlog: int = 6
+    simulated_time: bool = False
+    restarts: int = 0
     realtime_priority: int = 0
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How far the process is."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -85,9 +95,10 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Ended:
-    """The process is gone, and nobody asked it to go."""
+    """The process is gone, and nobody asked it to go. `again`: it is being started again."""
 
     text: str
+    again: bool
 
 
-Event = Loaded | Spoken | Trouble | Ended
+Event = Loading | Loaded | Spoken | Trouble | Ended

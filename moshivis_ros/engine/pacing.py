@@ -37,7 +37,7 @@ GUESS_MOST = 80_000
 GAP = SECOND // 2  # by which stamps of messages without numbers must be ahead before sound counts as missing
 JUMP = SECOND  # by which stamps of sound without a gap may be off before they come from another clock
 OTHER_CLOCK = 4 * SECOND  # the same where sound is missing, or has only begun
-LONGEST_FILL = 12  # frames of silence for sound that is missing and that nobody waited for
+LONGEST_FILL = 50  # frames of silence for sound that is missing and that nobody waited for
 QUIET_FRAMES = 3  # in a row before one is left out: the stop within a word is no silence
 QUIET_RMS = (1e-3, 2e-2)  # of full scale: always silence; never silence, however loud the room
 QUIET_RATIO = 2.0  # times the quietest of the last seconds
@@ -90,12 +90,14 @@ class Pacer:
         `lost`: messages before it are missing, by their numbers; None where they have none.
         """
         error = stamp - (self._stamp + FRAME)
-        if stamped:
-            missing = lost is not False and abs(error) > (GAP if lost is None else FRAME // 2)
-        else:
-            missing = self._fed > LONGEST_FILL
-        begins = missing or not self._known
         passed = max(now - self._came, FRAME)
+        if not stamped:
+            missing = self._fed > SECOND // FRAME
+        elif lost is False:  # the source itself made a pause, or its clock was set
+            missing = GAP < error < 2 * passed
+        else:
+            missing = abs(error) > (GAP if lost is None else FRAME // 2)
+        begins = missing or not self._known
         other_clock = stamped and (abs(error + FRAME - passed) > OTHER_CLOCK if begins else abs(error) > JUMP)
         if other_clock:
             self._at += passed if begins else FRAME
@@ -112,7 +114,8 @@ class Pacer:
             self._stamp += step
         self._note(now, now - self._at)
         self._came, self._known, self._fed = now, True, 0
-        self._waiting.append(Waiting(self._at, self._stamp, samples, self._is_quiet(samples), other_clock))
+        stamp = stamp if stamped else self._stamp
+        self._waiting.append(Waiting(self._at, stamp, samples, self._is_quiet(samples), other_clock))
 
     def take(self, now: int, quiet: bool) -> tuple[int, Float] | None:
         """The frame that is due (stamp, float32 [1920]), or None. `quiet`: the robot is not speaking."""

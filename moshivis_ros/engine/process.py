@@ -17,23 +17,28 @@ from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
+import numpy as np
+
 from moshivis_ros.audio.pcm import encode
 from moshivis_ros.engine.audio_queue import AudioQueue
-from moshivis_ros.engine.events import EngineSettings, Event, Loaded, Sight, Spoken, Trouble
+from moshivis_ros.engine.events import EngineSettings, Event, Loaded, Loading, Sight, Spoken, Trouble
 from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import AudioError, ImageError, MoshiVisError
 from moshivis_ros.transcript import Transcript
 from moshivis_ros.vision import encodings
+from moshivis_ros.vision.image_cache import Picture
 
 MEMORY_EVERY = 12  # frames
+QUIET_PEAK = 0.01  # of full scale: the robot is not speaking
 
 
 def main() -> None:
-    pipe, slot = Connection(int(sys.argv[1])), PictureSlot(int(sys.argv[2]))
+    descriptors = [int(text) for text in sys.argv[1:]]
+    pipe, slot, seen = Connection(descriptors[0]), PictureSlot(descriptors[1]), PictureSlot(descriptors[2])
     settings = pipe.recv()
     threading.excepthook = _crash
     try:
-        EngineProcess(pipe, slot, settings).run()
+        EngineProcess(pipe, slot, seen, settings).run()
     except MoshiVisError as error:
         pipe.send(str(error))
     except Exception as error:
@@ -45,18 +50,25 @@ def main() -> None:
 
 
 class EngineProcess:
-    def __init__(self, pipe: Connection, slot: PictureSlot, settings: EngineSettings) -> None:
-        self._pipe, self._slot = pipe, slot
+    """`slot`: pictures to look at; `seen`: the one in the cache, for the process that comes after this one."""
+
+    def __init__(
+        self, pipe: Connection, slot: PictureSlot, seen: PictureSlot, settings: EngineSettings
+    ) -> None:
+        self._pipe, self._slot, self._seen = pipe, slot, seen
         self._sending = threading.Lock()
-        self._queue = AudioQueue(settings.max_backlog)
+        self._queue = AudioQueue(settings.max_backlog, simulated=settings.simulated_time)
         self._run = 0  # the number of the current conversation; 0: none
         self._begin = threading.Event()
         self._reset = threading.Event()
         self._stepped = threading.Event()
         self._pictures_refused = 0
+        self._frozen = False
+        self._conversation: Any = None
         for work in (self._obey, self._look):  # before _load: they do not get the priority of the steps
             threading.Thread(target=work, daemon=True).start()
         self._conversation = self._load(settings)
+        self._conversation.freeze(self._frozen)
 
     def run(self) -> None:
         while True:
@@ -68,19 +80,24 @@ class EngineProcess:
 
     def _load(self, settings: EngineSettings) -> Any:
         start = time.monotonic()
+        self._send(Loading("loading PyTorch"))
         import torch
 
         from moshivis_ros.conversation import Conversation
+        from moshivis_ros.model.checkpoint import resolve
         from moshivis_ros.model.sampling import Sampling
 
+        self._send(Loading(f"finding {settings.model}, or downloading it"))
+        folder = resolve(settings.model, revision=settings.revision or None)
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        self._send(Loading(f"reading {size / 1e6:.0f} MB of weights, and first steps with them"))
         try:
             conversation = Conversation.load(
-                settings.model,
+                folder,
                 device=settings.device,
                 dtype=getattr(torch, settings.dtype) if settings.dtype else None,
                 quantize=settings.quantize or None,
                 kv_cache=settings.kv_cache or None,
-                revision=settings.revision or None,
                 sampling=Sampling(**settings.sampling),
                 seed=settings.seed,
                 refresh=settings.refresh,
@@ -93,6 +110,8 @@ class EngineProcess:
             # all wait whenever another program, such as the camera's driver, has taken the core of one.
             torch.set_num_threads(1)
         device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
+        if (seen := self._seen.take()) is not None:
+            self._see_again(conversation, *seen)
         seconds, config = time.monotonic() - start, conversation.config
         quantized = settings.quantize or config.quantize or ""
         priority = _set_realtime_priority(settings.realtime_priority)
@@ -104,8 +123,9 @@ class EngineProcess:
         self._conversation.reset()
         transcript = Transcript()
         memory = _memory()
+        quiet = True
         while self._run == run:
-            stamp, sound = self._queue.get()
+            stamp, sound = self._queue.get(quiet)
             if self._reset.is_set():
                 self._reset.clear()
                 self._conversation.reset()
@@ -113,6 +133,7 @@ class EngineProcess:
             start = time.perf_counter()
             frame = self._conversation.step(sound)
             milliseconds = 1000 * (time.perf_counter() - start)
+            quiet = not frame.text and float(np.abs(frame.pcm).max()) < QUIET_PEAK
             if frame.index % MEMORY_EVERY == 0:
                 memory = _memory()
             spoken = Spoken(
@@ -134,10 +155,13 @@ class EngineProcess:
 
     def _look(self) -> None:
         """Decode the newest picture, at most one a frame, and show it to the conversation."""
+        kept = 0  # refreshes
         while True:
             self._stepped.wait()
             self._stepped.clear()
             run = self._run
+            if kept < (kept := self._conversation.image_status.refreshes):
+                self._keep(self._conversation.image_in_cache)
             if (entry := self._slot.take()) is None:
                 continue
             fields, data = entry
@@ -152,6 +176,17 @@ class EngineProcess:
             except ImageError as error:
                 self._pictures_refused += 1
                 self._send(Trouble(f"a picture was refused: {error}"))
+
+    def _keep(self, picture: Picture | None) -> None:
+        if picture is not None:
+            fields = {"shape": picture.image.shape, "stamp": picture.stamp}
+            self._seen.put(fields, memoryview(picture.image.tobytes()))
+
+    def _see_again(self, conversation: Any, fields: dict[str, Any], data: bytearray) -> None:
+        """What the process before this one saw."""
+        picture = np.frombuffer(data, np.uint8).reshape(fields["shape"])
+        conversation.see(picture, wait=True, stamp=fields["stamp"])
+        self._keep(conversation.image_in_cache)
 
     def _obey(self) -> None:
         """Commands of the node: each is a method of this class by its name."""
@@ -176,14 +211,20 @@ class EngineProcess:
         except AudioError as error:
             self._send(Trouble(f"sound was refused: {error}"))
 
+    def on_tick(self, now: int) -> None:
+        self._queue.tick(now)
+
     def on_refresh(self) -> None:
-        self._conversation.refresh()
+        if self._conversation is not None:
+            self._conversation.refresh()
 
     def on_reset(self) -> None:
         self._reset.set()
 
     def on_freeze(self, frozen: bool) -> None:
-        self._conversation.freeze(frozen)
+        self._frozen = frozen
+        if self._conversation is not None:
+            self._conversation.freeze(frozen)
 
     def _send(self, event: Event) -> None:
         with self._sending:

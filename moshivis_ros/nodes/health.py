@@ -61,10 +61,16 @@ class Health:
         self._reported: dict[str, int] = {}
         self._memory: dict[str, float] = {}
         self._frames = self._overruns = 0
+        self._clock = -1
 
     def begin(self) -> None:
         """A new conversation: how long the frames of the last one took is over."""
         self._times.clear()
+
+    def clock_stands(self, now: int) -> bool:
+        """The node's clock shows what it showed at the last call."""
+        before, self._clock = self._clock, now
+        return now == before
 
     def add(self, spoken: Spoken) -> None:
         self._times.append(spoken.milliseconds)

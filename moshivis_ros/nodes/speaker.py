@@ -54,7 +54,7 @@ class SpeakerNode(device.DeviceNode):
         data, fields = self._reader.read(message, 0)
         try:
             samples, _ = decode(data, fields["channels"], fields["sample_format"])
-            self._speaker.write(samples, fields["sample_rate"])
+            self._speaker.write(samples, fields["sample_rate"], flush=getattr(message, "flush", False))
         except AudioError as error:
             self.get_logger().warning(f"not played: {error}", throttle_duration_sec=5.0)
         self._gaps = self._speaker.underruns  # the one at the end of all sound is none

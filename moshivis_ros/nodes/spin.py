@@ -9,7 +9,7 @@ from typing import Any
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.nodes.describe import help_text
@@ -21,7 +21,7 @@ class Done(Exception):
     """Raised in a callback when the node has nothing more to do."""
 
 
-def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
+def spin(make_node: Callable[[], Any], args: list[str] | None = None, threads: int = 1) -> int:
     """The exit code: 0 after Ctrl-C, SIGTERM or Done, 2 if the node could not be made or its input was bad: starting
     it again would not help.
 
@@ -34,7 +34,7 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     node = None
     try:
         node = make_node()
-        executor = SingleThreadedExecutor()
+        executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
         executor.add_node(node)
         while rclpy.ok():
             executor.spin_once(

@@ -7,6 +7,7 @@ import re
 from dataclasses import fields
 
 from moshivis_ros.nodes.interface import Interface, Parameter
+from moshivis_ros.nodes.messages import sound_parameters
 from moshivis_ros.vision.refresh_policy import POLICIES, Settings
 
 SUITED = "; 0: always the most likely; below 0: what suits the checkpoint"
@@ -67,15 +68,10 @@ PARAMETERS = [
     Parameter("image_size", 0, "pixels of the square that pictures become; 0: the checkpoint's", (0, 2048)),
     *SAMPLING,
     *REFRESH,
+    *sound_parameters("audio_in"),
+    *sound_parameters("audio_out", written=True),
     Parameter(
-        "audio_in_type",
-        "moshivis_ros/msg/Audio",
-        "messages on audio_in: any type with an array of samples, such as audio_common_msgs/msg/AudioStamped",
-    ),
-    Parameter("audio_in_rate", 16000, "Hz, for a type of message that does not say its rate", (1000, 384000)),
-    Parameter("audio_in_channels", 1, "for a type of message that does not say its channels", (1, 64)),
-    Parameter(
-        "max_backlog", 6, "frames of sound (80 ms) that may wait; more: the oldest are dropped", (1, 100)
+        "max_backlog", 6, "frames (80 ms) by which the model may be behind the sound; more: the oldest sound is dropped", (1, 100)
     ),
     Parameter(
         "realtime_priority",
@@ -83,6 +79,16 @@ PARAMETERS = [
         "of the steps: no program without one takes their core from them, where the system allows it (root, or a "
         "limit for rtprio in limits.conf); 0: like any other program",
         (0, 99),
+    ),
+    Parameter(
+        "restarts",
+        3,
+        "times in ten minutes that an engine which died is started again, each time after twice as long; the "
+        "conversation is a new one, the picture stays",
+        (0, 100),
+    ),
+    Parameter(
+        "bond", False, "tell a lifecycle manager, such as nav2's, that the node lives (needs the package bond)"
     ),
     Parameter(
         "image_transport",
@@ -123,6 +129,7 @@ INTERFACES = [
     Interface("/diagnostics", "publishes", "diagnostic_msgs/msg/DiagnosticArray", "once a second"),
     Interface("~/refresh_image", "serves", "std_srvs/srv/Trigger", "look at the newest picture now"),
     Interface("~/reset", "serves", "std_srvs/srv/Trigger", "new conversation; frames and times count from 0"),
+    Interface("~/cancel_loading", "serves", "std_srvs/srv/Trigger", "end a configure that is loading the model"),
     Interface("~/mute", "serves", "std_srvs/srv/SetBool", "silence on audio_out, the conversation goes on"),
     Interface(
         "~/freeze_image", "serves", "std_srvs/srv/SetBool", "keep the picture, whatever the camera shows"

@@ -56,7 +56,7 @@ class View(Generic[Encoding]):
         self._camera: Picture | None = None  # the newest camera frame
         self._camera_problem: str | None = None  # why it is not fit to be seen
         self._requested = self._frozen = self._looking_away = False
-        self._shown: Picture | None = None  # what is in the cache
+        self.shown: Picture | None = None  # what is in the cache
         self._news = False  # the status holds the outcome of an encode that no frame has told yet
         self._policy = State()
 
@@ -108,9 +108,9 @@ class View(Generic[Encoding]):
         with self._inbox:
             looking_away = self._looking_away
             done = self._cache.take()
-        if looking_away and self._shown is not None:
+        if looking_away and self.shown is not None:
             put(None)
-            self._shown = None
+            self.shown = None
             self.status = replace(self.status, has_image=False)
             return
         if done is None:
@@ -121,7 +121,7 @@ class View(Generic[Encoding]):
             self.status = replace(self.status, decision="keep", reason=f"encode failed: {done.error}")
             return
         put(done.encoding)
-        self._shown = done.picture
+        self.shown = done.picture
         self.status = replace(
             self.status,
             decision="refresh",
@@ -137,13 +137,13 @@ class View(Generic[Encoding]):
         with self._inbox:
             camera, problem = self._camera, self._camera_problem
             frozen, requested, looking_away = self._frozen, self._requested, self._looking_away
-        has_image = self._shown is not None
+        has_image = self.shown is not None
         on_its_way = self._cache.newest
-        reference = on_its_way or self._shown
+        reference = on_its_way or self.shown
         distance: float | None = None
         if camera is not None and now - camera.seen_at <= CAMERA_TIMEOUT:
             distance = self._detector.distance(reference.thumbnail, camera.thumbnail) if reference else 1.0
-        age = now - self._shown.seen_at if self._shown else 0.0
+        age = now - self.shown.seen_at if self.shown else 0.0
         if looking_away:
             action, reason = "keep", "looking away"
         else:
