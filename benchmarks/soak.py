@@ -82,7 +82,7 @@ def start(name: str, **parameters: object) -> subprocess.Popen[bytes]:
 
 def memory(pid: int) -> dict[str, float]:
     """MB in use: of the node, and of its engine."""
-    (engine,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    (engine,) = (task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/children") if task.read_text())
     pids = {"node": pid, "engine": int(engine)}
     statm = {name: Path(f"/proc/{number}/statm").read_text().split() for name, number in pids.items()}
     return {name: int(pages[1]) * os.sysconf("SC_PAGESIZE") / 1e6 for name, pages in statm.items()}

@@ -55,8 +55,9 @@ class Process:
 
     @property
     def children(self) -> list[int]:
-        pid = self.popen.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        """Of whatever thread."""
+        tasks = Path(f"/proc/{self.popen.pid}/task").glob("*/children")
+        return [int(child) for task in tasks for child in task.read_text().split()]
 
     def end(self, number: int = signal.SIGINT) -> int:
         """The exit code after this signal. Nothing that it started may be running then."""
