@@ -73,7 +73,7 @@ class SimCamera(Node):
         self._odometry = _Odometry(self, self._script.robot.pose)
         self._images = self.create_publisher(Image, "image", 1)
         self._infos = self.create_publisher(CameraInfo, "camera_info", 1)
-        self._clock_out = self.create_publisher(ClockMessage, "/clock", 10) if settings["clock"] else None
+        self._clock_out = self.create_publisher(ClockMessage, "/clock", MOST_LATE // TICK) if settings["clock"] else None
         self._time = 0  # nanoseconds, simulated: a number of ticks
         self._begin: int | None = None  # of the scenario: when somebody began to listen
         self._picture_period = SECOND / settings["rate"]
