@@ -129,6 +129,46 @@ def test_the_same_seed_is_the_same_scene() -> None:
 
 
 @draws
+@pytest.mark.parametrize(
+    ("x", "y", "yaw", "stops_at"),
+    [
+        (-1.7, 0.0, 0.0, -0.32),  # the mast at the edge of the table, over the body that passes below
+        (-1.7, 0.0, math.pi, -2.78),  # the body at the wall
+        (-2.0, -1.2, -math.pi / 2, -1.927),  # a wheel at the purple cylinder
+    ],
+)
+def test_the_base_stops_where_something_is_in_its_way(x: float, y: float, yaw: float, stops_at: float) -> None:
+    from moshivis_ros.simulation.base import Base
+
+    scene = TALK_ROOM.with_robot_at(Pose(x, y, yaw=yaw))
+    base = Base(scene)
+    base.command(1.0, 0.0, 0.0)
+    for _ in range(1000):
+        base.step(scene, 0.004)
+    assert base.pose
+    assert (base.pose.x if y == 0 else base.pose.y) == pytest.approx(stops_at, abs=0.01)
+
+
+@draws
+def test_the_base_goes_through_what_is_not_there_and_out_of_what_it_is_in() -> None:
+    from moshivis_ros.simulation.base import Base
+
+    scene = scripted(Change(1.0, "table", "visible", False), Change(2.0, "table", "visible", True))
+    base = Base(scene)
+    base.command(0.5, 0.0, 0.0)
+    for _ in range(750):  # 1.5 m: the mast is where the table was
+        base.step(scene.at(1.0), 0.004)
+    assert base.pose and base.pose.x == pytest.approx(-0.2, abs=0.001)
+    for _ in range(25):  # and the table is there again
+        base.step(scene.at(2.0), 0.004)
+    assert base.pose.x == pytest.approx(-0.2, abs=0.001)
+    base.command(-0.5, 0.0, 0.0)
+    for _ in range(1000):
+        base.step(scene.at(2.0), 0.004)
+    assert base.pose.x < -0.5
+
+
+@draws
 def test_a_picture_and_what_is_seen_in_it() -> None:
     from moshivis_ros.simulation.render import Renderer
 

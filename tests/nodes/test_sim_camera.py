@@ -115,6 +115,7 @@ def test_a_base_that_would_drive_on_is_stopped(robot: Robot) -> None:
     robot.start("deadman", timeout=0.2)
     commands = robot.collect(Twist, "cmd_vel")
     publisher = robot.publisher(Twist, "cmd_vel")
+    robot.until(lambda: publisher.get_subscription_count() == 2 and robot.node.count_publishers("cmd_vel") == 2)
 
     def stops() -> int:
         return commands.count(Twist())
