@@ -3,6 +3,10 @@
 Every model carries one `moshivis:` element with what its geometry does not say (kind, colour name, size).
 Poses are read from the ordinary SDF elements, so a world whose things were moved by hand reads back as it is.
 The script of a scene is not part of the world.
+
+Colours and lamps are written so that Gazebo's ogre2 shows what our renderer shows. It takes them as linear light and
+raises what comes out to 1/2.2. Only the first lamp throws shadows: a spot as wide as our renderer's would stripe the
+walls with them, so that it is a point lamp; the others, without shadows, are such spots.
 """
 
 from __future__ import annotations
@@ -32,6 +36,8 @@ STEP = 0.004  # s of simulated time, after each of which Gazebo publishes its cl
 ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
 CAMERA_SIZE = (640, 480)  # pixels
 CAMERA_RATE = 15.0  # Hz
+_GAMMA = 2.2
+_AMBIENT, _INTENSITY = 0.28, 0.42  # of the brightest lamp, and of every lamp: what comes nearest in five rooms
 _PLUGINS = ("physics", "user-commands", "scene-broadcaster", "sensors")
 _TAG = f"{{{NAMESPACE}}}"
 
@@ -63,6 +69,7 @@ def read_sdf(path: Path) -> Scene:
 
 
 def to_sdf(scene: Scene) -> str:
+    ambient = _AMBIENT * max((light.brightness for light in scene.lights), default=0.0)
     lines = [
         '<?xml version="1.0"?>',
         f'<sdf version="1.9" xmlns:moshivis="{NAMESPACE}">',
@@ -72,8 +79,8 @@ def to_sdf(scene: Scene) -> str:
         f'  <physics name="default" type="ode"><max_step_size>{STEP}</max_step_size>'
         "<real_time_factor>1</real_time_factor></physics>",
         *(_plugin(name) for name in _PLUGINS),
-        "  <scene><ambient>0.5 0.5 0.5 1</ambient><background>0.8 0.8 0.8 1</background></scene>",
-        *(_light_xml(light) for light in scene.lights),
+        f"  <scene><ambient>{_numbers((ambient,) * 3)} 1</ambient><background>0.8 0.8 0.8 1</background></scene>",
+        *(_light_xml(light, shadows=light is scene.lights[0]) for light in scene.lights),
         _room_xml(scene.room),
         *(_thing_xml(thing) for thing in scene.things if thing.visible),
         _robot_xml(scene.robot),
@@ -89,14 +96,18 @@ def _plugin(name: str) -> str:
     return f'  <plugin filename="gz-sim-{name}-system" name="gz::sim::systems::{system}">{inside}</plugin>'
 
 
-def _light_xml(light: Light) -> str:
+def _light_xml(light: Light, shadows: bool) -> str:
     shine = _numbers((light.brightness,) * 3)
-    return f"""  <light name="{light.name}" type="point">
+    down = """
+    <direction>0 0 -1</direction>
+    <spot><inner_angle>0.01</inner_angle><outer_angle>2.967</outer_angle><falloff>0.5</falloff></spot>"""
+    return f"""  <light name="{light.name}" type="{"point" if shadows else "spot"}">
     <pose>{_numbers((light.x, light.y, light.z, 0, 0, 0))}</pose>
+    <intensity>{_INTENSITY}</intensity>
     <diffuse>{shine} 1</diffuse>
     <specular>0.1 0.1 0.1 1</specular>
     <attenuation><range>20</range><constant>1</constant><linear>0</linear><quadratic>0</quadratic></attenuation>
-    <cast_shadows>true</cast_shadows>
+    <cast_shadows>{str(shadows).lower()}</cast_shadows>{"" if shadows else down}
   </light>"""
 
 
@@ -156,7 +167,7 @@ def _solid(name: str, geometry: str, centre: tuple[float, ...], colour: str) -> 
 
 
 def _visual(name: str, shape: str, colour: str) -> str:
-    rgba = f"{_numbers(COLOURS[colour])} 1"
+    rgba = f"{_numbers(tuple(part**_GAMMA for part in COLOURS[colour]))} 1"
     return (
         f'      <visual name="{name}">{shape}'
         f"<material><ambient>{rgba}</ambient><diffuse>{rgba}</diffuse></material></visual>\n"
