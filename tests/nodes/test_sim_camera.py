@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from geometry_msgs.msg import Twist
@@ -52,19 +53,38 @@ def stamp(message: Odometry) -> int:
     return to_nanoseconds(message.header.stamp)
 
 
-def test_the_clock_is_steady_while_the_camera_moves(robot: Robot) -> None:
+def test_the_clock_is_steady_while_pictures_are_drawn(robot: Robot) -> None:
+    published: list[tuple[int, str, int]] = []  # when, by the node's own record; where; stamp or time
+    kinds = {"/clock": lambda message: message.clock, "camera_info": lambda message: message.header.stamp}
+
+    def note(topic: str) -> Callable[[Any, Any], None]:
+        def on_message(message: Any, about: dict[str, int]) -> None:
+            published.append((about["source_timestamp"], topic, to_nanoseconds(kinds[topic](message))))
+
+        return on_message
+
+    def times(topic: str) -> list[int]:
+        return [time for _, where, time in sorted(published) if where == topic]
+
     robot.start("sim_camera", world=ROOM, clock=True)
-    clocks, infos = robot.collect(Clock, "/clock", 2000), robot.collect(CameraInfo, "camera_info")
+    robot.node.create_subscription(Clock, "/clock", note("/clock"), 2000)
+    robot.node.create_subscription(CameraInfo, "camera_info", note("camera_info"), 10)
     odometry = robot.collect(Odometry, "odom")
-    with driving(robot, turning=0.3):
+    with driving(robot, turning=0.3):  # every picture is another one
         robot.until(lambda: odometry and odometry[-1].twist.twist.angular.z)
-        clocks.clear()
-        infos.clear()
-        robot.until(lambda: len(infos) >= 4 and len(clocks) >= 500)  # every one another picture
-    times = [to_nanoseconds(message.clock) for message in clocks]
-    assert {after - before for before, after in zip(times, times[1:])} == {4 * MS}
-    stamps = [stamp(info) for info in infos]
-    assert stamps == sorted(set(stamps)) and all(time % (4 * MS) == 0 for time in stamps)
+        published.clear()
+        robot.until(lambda: len(times("camera_info")) >= 4 and len(times("/clock")) >= 500)
+    clock, stamps = times("/clock"), times("camera_info")
+    assert {after - before for before, after in zip(clock, clock[1:])} == {4 * MS}
+    assert stamps == sorted(set(stamps)) and all(stamp % (4 * MS) == 0 for stamp in stamps)
+    # Time went on between the moment that a picture shows and its publication.
+    order = [(where, time) for _, where, time in sorted(published)]
+    went_on = [
+        max((now for topic, now in order[:k] if topic == "/clock"), default=0) - time
+        for k, (where, time) in enumerate(order)
+        if where == "camera_info"
+    ]
+    assert max(went_on) >= 8 * MS
 
 
 def test_odometry_follows_and_the_last_command_has_its_time(robot: Robot) -> None:
