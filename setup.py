@@ -37,7 +37,9 @@ setup(
         "ros": [
             "ros-rclpy[fastrtps]~=9.1.2",
             "ros-diagnostic-msgs~=5.5.1",
+            "ros-geometry-msgs~=5.5.1",
             "ros-lifecycle-msgs~=2.3.0",
+            "ros-nav-msgs~=5.5.1",
             "ros-sensor-msgs~=5.5.1",
             "ros-std-msgs~=5.5.1",
             "ros-std-srvs~=5.5.1",
