@@ -26,7 +26,7 @@ RATES = (1000, 384000)
 DENOMINATOR = 1000  # rates are taken to the nearest such fraction: within 1e-9 of what was said
 LARGEST = 640  # terms of the ratio of two rates that is one filter
 NEAR = 6  # samples on each side of an interpolated one
-PIECE = 1_000_000  # multiplications at once: BLAS divides larger products among threads that wait for one another
+PIECE = 800_000  # multiplications at once: larger products BLAS shares among threads, which wait for a busy core
 OUTPUTS = 2048  # interpolated at once, which a CPU's cache holds
 PHASES = 256  # of the interpolator's taps; linear between them, which is off by less than -90 dB
 NOTHING = np.zeros(0, np.float32)
@@ -137,7 +137,7 @@ def _matrix(up: int, down: int, rate: float, half_width: float) -> tuple[Float, 
     width = -(-taps.size // up)
     # Row p: the taps met by an output p/up of a sample after its newest input sample, oldest input first.
     bank = np.pad(taps, (0, width * up - taps.size)).reshape(width, up).T[:, ::-1]
-    repeats = -(-width // down)  # as many inputs in a block as before it
+    repeats = -(-width // (2 * down))  # two thirds of the products are by taps then, a third by zeros
     matrix = np.zeros((width - 1 + repeats * down, repeats * up), np.float32)
     for output in range(repeats * up):
         newest, phase = divmod(output * down, up)
