@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from moshivis_ros.audio import Float, Int16
+from moshivis_ros.audio.compressed import COMPRESSED
 from moshivis_ros.errors import AudioError
 
 MAX_CHANNELS = 64
@@ -47,9 +48,14 @@ def decode(data: Any, channels: int = 1, sample_format: str = "int16") -> tuple[
 def interleaved(data: Any, channels: int, sample_format: str) -> np.ndarray[Any, Any]:
     """The samples in what has a buffer (bytes, array.array, numpy array), uncopied: [n, channels].
 
-    Its bytes are read as `sample_format`, a name of FORMATS or a numpy type string such as ">i2".
-    Raises AudioError as the table above says.
+    Its bytes are read as `sample_format`, a name of FORMATS or a numpy type string such as ">i2". A name that
+    audio.compressed gives is refused. Raises AudioError as the table above says.
     """
+    if sample_format in COMPRESSED:
+        raise AudioError(
+            f"this is {sample_format}, not samples: let its publisher send wave samples (audio_capture: format:=wave), "
+            "or decode it on the way"
+        )
     try:
         dtype = np.dtype(sample_format)
     except TypeError:

@@ -11,6 +11,7 @@ from typing import Any
 from builtin_interfaces.msg import Time
 
 from moshivis_ros.audio import SAMPLE_RATE
+from moshivis_ros.audio.compressed import compressed
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.msg import Audio
 
@@ -22,6 +23,8 @@ _ARRAYS = {
     "sequence<int8>": "int8",
     "sequence<uint8>": "uint8",
 }
+_BYTES = ("sequence<int8>", "sequence<uint8>")
+PAUSE = 2_000_000_000  # nanoseconds after which a stream of bytes may be another one
 _RATES = ("sample_rate", "rate")
 
 
@@ -66,6 +69,9 @@ class AudioReader:
     depth. The first array that is not empty is taken. A message whose only array is uint8[] holds bytes of 16
     bit PCM. `sample_rate` and `channels` are for types without such fields. Raises ConfigError for a type
     without samples.
+
+    Bytes that are a file or a compressed stream get its name as their format, which AudioInput refuses; so do those
+    that follow, because the middle of a stream looks like any bytes, until none have come for 2 seconds.
     """
 
     def __init__(self, type_name: str, sample_rate: int, channels: int) -> None:
@@ -79,6 +85,9 @@ class AudioReader:
                 f"{type_name} has no array of samples (int16[], float32[], uint8[], ...); its fields are "
                 f"{', '.join(fields)}"
             )
+        self._bytes = any(fields[path] in _BYTES for path in arrays)
+        self._stream = ""  # the name of the compressed stream that these messages are
+        self._last = 0  # nanoseconds: when bytes came last
         if list(arrays.values()) == ["uint8"]:
             arrays = dict.fromkeys(arrays, "int16")
         self._arrays = [(attrgetter(path), sample_format) for path, sample_format in arrays.items()]
@@ -92,13 +101,25 @@ class AudioReader:
         filled = (entry for entry in self._arrays if len(entry[0](message)))
         samples, sample_format = next(filled, self._arrays[0])
         stamp = to_nanoseconds(self._header(message).stamp) if self._header else 0
-        return samples(message).tobytes(), {
+        data = samples(message).tobytes()
+        if self._bytes:
+            sample_format = self._compressed(data, now) or sample_format
+        return data, {
             "sample_rate": self._rate(message),
             "channels": self._channels(message),
             "sample_format": sample_format,
             "index": self._index(message) if self._index else None,
             "stamp": stamp or now,
         }
+
+    def _compressed(self, data: bytes, now: int) -> str:
+        if now - self._last > PAUSE:
+            self._stream = ""
+        self._last = now
+        name, certain = compressed(data)
+        if certain:
+            self._stream = name
+        return name or self._stream
 
     @staticmethod
     def _getter(fields: dict[str, str], *names: str) -> Any:
