@@ -11,7 +11,7 @@ from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, files
 from moshivis_ros.audio.framing import AudioInput, Framer
 from moshivis_ros.audio.pcm import decode, encode
 from moshivis_ros.audio.resample import Resampler, resample
-from moshivis_ros.errors import AudioError
+from moshivis_ros.errors import AudioError, OutputError
 
 
 def sine(frequency: float, rate: int, seconds: float = 0.5) -> np.ndarray:
@@ -270,5 +270,5 @@ def test_recordings_that_cannot_be_read_or_written_are_named(tmp_path):
     files.write(tmp_path / "empty.wav", np.zeros(0, np.float32))
     with pytest.raises(AudioError, match=r"empty\.wav: the recording is empty"):
         files.read(tmp_path / "empty.wav")
-    with pytest.raises(AudioError, match="is there such a folder"):
+    with pytest.raises(OutputError, match="there is no folder"):
         files.write(tmp_path / "nowhere" / "a.wav", np.zeros(10, np.float32))

@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moshivis_ros.audio import Float
 from moshivis_ros.errors import AudioError
@@ -46,7 +47,7 @@ class Resampler:
         lower = min(have, want)
         self._up, self._down = (want / have).as_integer_ratio()
         self._lead = 0  # of the next output over the end of the input, in 1/up of an input sample
-        self._recent = np.zeros(int(2.5 * HALF_WIDTH * have / lower), np.float32)  # input that may still be needed
+        self._recent: Float = np.zeros(int(2.5 * HALF_WIDTH * have / lower), np.float32)  # input that may still be needed
         self.delay = 0.0 if have == want else float(HALF_WIDTH / lower)
         self._filter: _Filter | None = None
         self._interpolator: _Interpolator | None = None
@@ -97,7 +98,7 @@ class _Filter:
     def __init__(self, up: int, down: int, rate: float, half_width: float) -> None:
         self.up, self.down = up, down
         self._matrix, self._width = _matrix(up, down, rate, half_width)
-        self._line = np.zeros(self._width - 1, np.float32)
+        self._line: Float = np.zeros(self._width - 1, np.float32)
         self._done = 0  # outputs of the block that has begun
         self.lead = 0  # of the next output over the end of the input, in 1/up of an input sample
 
@@ -150,9 +151,9 @@ class _Interpolator:
 
     def __init__(self) -> None:
         self._taps, self._slopes = _near()
-        self._history = np.zeros(2 * NEAR, np.float32)
+        self._history: Float = np.zeros(2 * NEAR, np.float32)
 
-    def __call__(self, samples: Float, positions: np.ndarray, unit: int) -> Float:
+    def __call__(self, samples: Float, positions: NDArray[np.int64], unit: int) -> Float:
         """`positions`: int [n], in 1/unit of a sample, from the first of `samples` -> float32 [n], NEAR samples late."""
         line = np.concatenate([self._history, samples])
         self._history = line[line.size - 2 * NEAR :]
@@ -175,7 +176,7 @@ def _near() -> tuple[Float, Float]:
     return taps[:-1].astype(np.float32), np.diff(taps, axis=0).astype(np.float32)
 
 
-def _kaiser(time: np.ndarray) -> np.ndarray:
+def _kaiser(time: NDArray[np.float64]) -> NDArray[np.float64]:
     """The window at times from -1 to 1; 0 outside."""
     inside = np.clip(1 - time**2, 0, None)
     return np.where(np.abs(time) <= 1, np.i0(KAISER_BETA * np.sqrt(inside)) / np.i0(KAISER_BETA), 0)
