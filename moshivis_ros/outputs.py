@@ -27,11 +27,13 @@ class OutputFile:
         target = Path(os.path.realpath(self.path))  # a link stays one
         try:
             if not target.parent.is_dir():
-                raise OutputError(f"{path}: there is no folder {target.parent}")
+                raise OutputError(f"{path}: there is no folder {Path(path).parent}")
             if target.exists() and not target.is_file():
                 raise OutputError(f"{path}: is a folder or a device; name a file to write")
             if target.exists() and not os.access(target, os.W_OK):
-                raise OutputError(f"{path}: must not be overwritten; change its permissions or name another file")
+                raise OutputError(
+                    f"{path}: must not be overwritten; change its permissions or name another file"
+                )
             free = shutil.disk_usage(target.parent).free
             if free < room:
                 raise OutputError(
@@ -61,7 +63,9 @@ class OutputFile:
             os.fsync(self.file.fileno())
             try:
                 os.replace(self.part, self._target)
-            except FileNotFoundError:  # somebody removed the folder: what was written is still there to be read
+            except (
+                FileNotFoundError
+            ):  # somebody removed the folder: what was written is still there to be read
                 self._target.parent.mkdir(parents=True, exist_ok=True)
                 self.file.seek(0)
                 with self.part.open("wb") as copy:
@@ -79,7 +83,9 @@ class OutputFile:
 
     def failure(self, error: Exception) -> OutputError:
         """For an error in writing."""
-        return OutputError(f"{self.path}: cannot be written ({_why(error)}); what was written is in {self.part}")
+        return OutputError(
+            f"{self.path}: cannot be written ({_why(error)}); what was written is in {self.part}"
+        )
 
 
 class TranscriptFile:
@@ -88,10 +94,10 @@ class TranscriptFile:
     def __init__(self, path: str | Path) -> None:
         self._lines = OutputFile(path)
 
-    def add(self, **entry: Any) -> None:
+    def add(self, kind: str, entry: dict[str, Any]) -> None:
         """Raises OutputError."""
         try:
-            self._lines.file.write(_json(entry))
+            self._lines.file.write(_json({"kind": kind, **entry}))
             self._lines.file.flush()
         except OSError as error:
             raise self._lines.failure(error) from error

@@ -16,7 +16,6 @@ import pytest
 
 from moshivis_ros import chat, cli
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, files
-from moshivis_ros.transcript import Transcript
 
 ROOT = Path(__file__).parent.parent
 QUESTION = ROOT / "media/question.wav"
@@ -62,17 +61,16 @@ def moshivis(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 def test_the_answer_is_as_long_as_what_was_heard():
     sound = np.random.default_rng(0).uniform(-1, 1, 5 * FRAME_SIZE + 7).astype(np.float32)
-    transcript = Transcript()
-    answer = chat.answer_recording(Parrot(), sound, iter(()), transcript)
-    np.testing.assert_array_equal(answer, sound)
-    assert len(transcript.pieces) == 6 and len(transcript.utterances) == 1
+    frames = list(chat.answer_recording(Parrot(), np.split(sound, [100, 5000]), iter(())))
+    np.testing.assert_array_equal(np.concatenate([voice for _, voice in frames]), sound)
+    assert [frame.index for frame, _ in frames] == [0, 1, 2, 3, 4, 5]
 
 
 def test_pictures_are_offered_at_their_time_and_only_the_newest():
     picture = np.zeros((4, 4, 3), np.uint8)
     parrot = Parrot()
     pictures = iter([(time, picture) for time in (0.0, 0.02, 0.03, 0.09, 0.4, 99.0)])
-    chat.answer_recording(parrot, np.zeros(10 * FRAME_SIZE, np.float32), pictures, Transcript())
+    list(chat.answer_recording(parrot, [np.zeros(10 * FRAME_SIZE, np.float32)], pictures))
     assert parrot.shown == [(0, 0.0), (1, 0.03), (2, 0.09), (5, 0.4)]
 
 

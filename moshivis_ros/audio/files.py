@@ -23,7 +23,17 @@ from moshivis_ros.outputs import ROOM, OutputFile
 
 BLOCK = 1.0  # seconds of sound in memory at once, about
 KINDS = {".wav": "pcm_s16le", ".flac": "flac"}  # that are written -> names of FFmpeg's encoders
-LAYOUTS = ("", "mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")  # FFmpeg's names, by number of channels
+LAYOUTS = (
+    "",
+    "mono",
+    "stereo",
+    "2.1",
+    "4.0",
+    "5.0",
+    "5.1",
+    "6.1",
+    "7.1",
+)  # FFmpeg's names, by number of channels
 LEAST = 500  # bytes that a second of sound takes, however compressed
 ATTEMPTS = 100  # to read on in a damaged file
 # Bytes to look at before a WAV file is known (of others FFmpeg knows better how many it needs), and to decode at once.
@@ -114,7 +124,9 @@ class Recording:
                 return
             stream = container.streams.audio[0]
             if stream.codec_context is None:
-                raise AudioError(f"{self.path}: the coding of its sound is not known here; convert it to WAV or FLAC")
+                raise AudioError(
+                    f"{self.path}: the coding of its sound is not known here; convert it to WAV or FLAC"
+                )
             if self.seconds is None and container.duration:
                 most = os.path.getsize(self.path) / LEAST  # what the file says may be anything
                 self.seconds = min(container.duration / av.time_base, most)
@@ -179,7 +191,10 @@ class Writer:
         self._frame = av.AudioFrame.from_ndarray
         self._layout = LAYOUTS[channels]
         self._container = av.open(
-            self._output.file, "w", format=Path(path).suffix.lower()[1:], options={"fflags": "+bitexact", "flush_packets": "1"}
+            self._output.file,
+            "w",
+            format=Path(path).suffix.lower()[1:],
+            options={"fflags": "+bitexact", "flush_packets": "1"},
         )
         self._stream = self._container.add_stream(coding, rate=sample_rate, layout=self._layout)
         self._stream.format = "s16"
@@ -212,7 +227,9 @@ class Writer:
 
 def write(path: str | Path, samples: Float, sample_rate: int = SAMPLE_RATE) -> None:
     """float32 [n] or [n, channels] -> a 16-bit file of the kind its name says (.wav, .flac). Raises OutputError."""
-    writer = Writer(path, samples.shape[1] if samples.ndim > 1 else 1, sample_rate, len(samples) / sample_rate)
+    writer = Writer(
+        path, samples.shape[1] if samples.ndim > 1 else 1, sample_rate, len(samples) / sample_rate
+    )
     writer.write(samples)
     writer.close()
 

@@ -79,7 +79,12 @@ def _waves(file: BinaryIO, end: int) -> Iterator[Part]:
             stop = _end_of_sound(file, body, size, end, order)
             if len(form) >= 16:
                 head = b"RIFX" if order == ">" else b"RIFF"
-                head += struct.pack(f"{order}I", UNKNOWN) + b"WAVE" + b"fmt " + struct.pack(f"{order}I", len(form))
+                head += (
+                    struct.pack(f"{order}I", UNKNOWN)
+                    + b"WAVE"
+                    + b"fmt "
+                    + struct.pack(f"{order}I", len(form))
+                )
                 head += form + b"\0" * (len(form) & 1) + b"data" + struct.pack(f"{order}I", UNKNOWN)
                 # A sample that was half written is none.
                 align = max(1, struct.unpack_from(f"{order}H", form, 12)[0])

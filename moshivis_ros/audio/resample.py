@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,9 @@ RATES = (1000, 384000)
 DENOMINATOR = 1000  # rates are taken to the nearest such fraction: within 1e-9 of what was said
 LARGEST = 640  # terms of the ratio of two rates that is one filter
 NEAR = 6  # samples on each side of an interpolated one
-PIECE = 800_000  # multiplications at once: larger products BLAS shares among threads, which wait for a busy core
+PIECE = (
+    800_000  # multiplications at once: larger products BLAS shares among threads, which wait for a busy core
+)
 OUTPUTS = 2048  # interpolated at once, which a CPU's cache holds
 PHASES = 256  # of the interpolator's taps; linear between them, which is off by less than -90 dB
 NOTHING = np.zeros(0, np.float32)
@@ -47,7 +50,9 @@ class Resampler:
         lower = min(have, want)
         self._up, self._down = (want / have).as_integer_ratio()
         self._lead = 0  # of the next output over the end of the input, in 1/up of an input sample
-        self._recent: Float = np.zeros(int(2.5 * HALF_WIDTH * have / lower), np.float32)  # input that may still be needed
+        self._recent: Float = np.zeros(
+            int(2.5 * HALF_WIDTH * have / lower), np.float32
+        )  # input that may still be needed
         self.delay = 0.0 if have == want else float(HALF_WIDTH / lower)
         self._filter: _Filter | None = None
         self._interpolator: _Interpolator | None = None
@@ -176,7 +181,7 @@ def _near() -> tuple[Float, Float]:
     return taps[:-1].astype(np.float32), np.diff(taps, axis=0).astype(np.float32)
 
 
-def _kaiser(time: NDArray[np.float64]) -> NDArray[np.float64]:
+def _kaiser(time: NDArray[Any]) -> NDArray[Any]:
     """The window at times from -1 to 1; 0 outside."""
     inside = np.clip(1 - time**2, 0, None)
     return np.where(np.abs(time) <= 1, np.i0(KAISER_BETA * np.sqrt(inside)) / np.i0(KAISER_BETA), 0)
