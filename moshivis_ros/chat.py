@@ -11,13 +11,12 @@ from contextlib import closing, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float, files
 from moshivis_ros.audio.devices import BLOCKS_PER_SECOND, Microphone, Speaker
-from moshivis_ros.audio.framing import AudioInput, Framer
+from moshivis_ros.audio.framing import AudioInput, Framer, silence
 from moshivis_ros.errors import ConfigError, MoshiVisError
 from moshivis_ros.kept import Kept
 from moshivis_ros.transcript import Piece, Utterance
@@ -142,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
         if photo is not None:
             conversation.see(photo, wait=True)
         if recording is not None:
-            frames = answer_recording(conversation, chain(recording, _silence(args.tail)), video)
+            frames = answer_recording(conversation, chain(recording, silence(args.tail)), video)
             progress = Console(stderr=True)
             listened = track(
                 frames,
@@ -202,12 +201,6 @@ def _frames(sound: Iterable[Float]) -> Iterator[tuple[Float, int]]:
     rest = framer.pending
     for pcm in framer.flush():
         yield pcm, rest
-
-
-def _silence(seconds: float) -> Iterator[Float]:
-    size = round(seconds * SAMPLE_RATE)
-    for start in range(0, size, SAMPLE_RATE):
-        yield np.zeros(min(SAMPLE_RATE, size - start), np.float32)
 
 
 def talk(

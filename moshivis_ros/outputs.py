@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,36 @@ class OutputFile:
         )
 
 
+class Outputs:
+    """Files that are open, by name: one that fails is told to `say`, counted in `failed`, and ends alone."""
+
+    def __init__(self, say: Callable[[str], Any], **openers: Callable[[], Any]) -> None:
+        """`openers` open one each; where one fails, none of them stays."""
+        self.failed = False
+        self._say = say
+        self._files: dict[str, Any] = {}
+        try:
+            for name, opener in openers.items():
+                self._files[name] = opener()
+        except OutputError:
+            self.discard()
+            raise
+
+    def attempt(self, name: str, do: Callable[[Any], Any]) -> None:
+        """With a file, if it is open still."""
+        if (file := self._files.get(name)) is not None:
+            try:
+                do(file)
+            except OutputError as error:
+                del self._files[name]
+                self.failed = True
+                self._say(str(error))
+
+    def discard(self) -> None:
+        for file in self._files.values():
+            file.discard()
+
+
 class TranscriptFile:
     """What is said, a line of JSON each as it comes, and a JSON object in its place when it is over."""
 
@@ -115,6 +146,16 @@ class TranscriptFile:
 
     def discard(self) -> None:
         self._lines.discard()
+
+
+def make_folder(path: str | Path) -> Path:
+    """A folder to write to, made where it is missing. Raises OutputError."""
+    folder = Path(os.path.expanduser(path))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: there can be no such folder ({_why(error)}); name another") from error
+    return folder
 
 
 def _json(data: Any, indent: int | None = None) -> bytes:

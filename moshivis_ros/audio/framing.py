@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,13 @@ class Framer:
         """The last, incomplete frame filled up with silence; empty where nothing waits."""
         missing = -self.pending % self._frame.size
         return self.push(np.zeros(missing, np.float32))
+
+
+def silence(seconds: float) -> Iterator[Float]:
+    """Blocks of float32 zeros, a second each."""
+    size = round(seconds * SAMPLE_RATE)
+    for start in range(0, size, SAMPLE_RATE):
+        yield np.zeros(min(SAMPLE_RATE, size - start), np.float32)
 
 
 @dataclass

@@ -21,9 +21,11 @@ class Done(Exception):
 
 
 def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
-    """The exit code: 0 after Ctrl-C, SIGTERM or Done, 1 if the node could not be made or its input was bad."""
+    """The exit code: 0 after Ctrl-C, SIGTERM or Done, 1 if the node could not be made, its input was bad, or its
+    close() raised a MoshiVisError.
+    """
     rclpy.init(args=args)
-    node = None
+    node, code = None, 0
     try:
         node = make_node()
         executor = SingleThreadedExecutor()
@@ -36,14 +38,18 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
         pass
     except BAD_INPUT as error:
         print(f"{make_node.__name__.lower()}: {error}", file=sys.stderr)
-        return 1
+        code = 1
     except RCLError:
         if rclpy.ok():
             raise
         # A signal ended the context in the middle of a call.
     finally:
         if node is not None:
-            node.close()
+            try:
+                node.close()
+            except MoshiVisError as error:
+                print(f"{make_node.__name__.lower()}: {error}", file=sys.stderr)
+                code = 1
             node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    return code
