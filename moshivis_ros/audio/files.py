@@ -110,7 +110,7 @@ class Recording:
             raise AudioError(f"{self.path}: cannot be read ({error.strerror})") from error
 
     def _decode(self, av: Any, part: Part) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
-        known: dict[str, Any] = {"format": "wav", "options": PROBE} if part.is_wave else {}
+        known: dict[str, Any] = {"format": part.kind, "options": PROBE} if part.kind else {}
         try:
             container = av.open(part, **known)
         except av.FFmpegError as error:

@@ -20,17 +20,18 @@ AFTER = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"fact", b"smpl",
          b"PAD ", b"FLLR", b"afsp", b"DISP", b"levl", b"_PMX", b"axml", b"chna", b"umid", b"plst", b"acid")  # fmt: skip
 NEXT_WAVE = re.compile(rb"(?:RIFF|RIFX|RF64|BW64)....WAVE", re.DOTALL)
 STARTS = {b"fLaC": re.compile(rb"fLaC\0\0\0\x22"), b"OggS": re.compile(rb"OggS\0[\2\6]")}
+BIG_ENDIAN = {(1, 16): 3, (1, 24): 4, (1, 32): 5, (3, 32): 6, (3, 64): 7}  # (tag, bits) of WAV -> number of AU
 PIECE = 1 << 20  # bytes searched at once
 
 
 class Part:
     """A file of `head` and then the bytes [start, end) of another: what FFmpeg asks of a file, read-only."""
 
-    def __init__(self, file: BinaryIO, start: int, end: int, head: bytes = b"") -> None:
+    def __init__(self, file: BinaryIO, start: int, end: int, kind: str = "", head: bytes = b"") -> None:
         self._file, self._start, self._head = file, start, head
         self._size = len(head) + end - start
         self._at = 0
-        self.is_wave = bool(head)
+        self.kind = kind  # FFmpeg's name, where it is known
 
     def read(self, size: int) -> bytes:
         size = min(size, self._size - self._at)
@@ -78,21 +79,25 @@ def _waves(file: BinaryIO, end: int) -> Iterator[Part]:
                 size = size64
             stop = _end_of_sound(file, body, size, end, order)
             if len(form) >= 16:
-                head = b"RIFX" if order == ">" else b"RIFF"
-                head += (
-                    struct.pack(f"{order}I", UNKNOWN)
-                    + b"WAVE"
-                    + b"fmt "
-                    + struct.pack(f"{order}I", len(form))
-                )
-                head += form + b"\0" * (len(form) & 1) + b"data" + struct.pack(f"{order}I", UNKNOWN)
+                kind, head = _head(form, order)
                 # A sample that was half written is none.
                 align = max(1, struct.unpack_from(f"{order}H", form, 12)[0])
-                yield Part(file, body, body + (stop - body) // align * align, head)
+                yield Part(file, body, body + (stop - body) // align * align, kind, head)
             size = stop - body
         at = body + size
         if size & 1 and not _follows(file, at, end, order):  # there are programs that leave the padding out
             at += 1
+
+
+def _head(form: bytes, order: str) -> tuple[str, bytes]:
+    """The name of a kind of file, and its head for sound of unknown length of this form."""
+    tag, channels, rate, _, _, bits = struct.unpack_from(f"{order}HHIIHH", form)
+    if order == ">" and (tag, bits) in BIG_ENDIAN:  # FFmpeg knows no big-endian WAV files
+        return "au", struct.pack(">4s5I", b".snd", 24, UNKNOWN, BIG_ENDIAN[tag, bits], rate, channels)
+    if order == ">":
+        form = struct.pack("<HHIIHH", *struct.unpack_from(">HHIIHH", form)) + form[16:]
+    form += b"\0" * (len(form) & 1)
+    return "wav", struct.pack("<4sI8sI", b"RIFF", UNKNOWN, b"WAVEfmt ", len(form)) + form + struct.pack("<4sI", b"data", UNKNOWN)
 
 
 def _end_of_sound(file: BinaryIO, start: int, size: int, end: int, order: str) -> int:
