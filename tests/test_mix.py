@@ -40,7 +40,9 @@ def test_sound_is_where_its_stamps_say_and_nothing_is_from_before_the_robot() ->
 def test_stamps_that_wander_leave_no_holes() -> None:
     mix = Mix(sides=2)
     wander = np.random.default_rng(0).integers(-15_000_000, 15_000_000, 50)
-    blocks = [block for n in range(50) for block in mix.add(ROBOT, NOW + n * FRAME + int(wander[n]), sound(0.5))]
+    blocks = [
+        block for n in range(50) for block in mix.add(ROBOT, NOW + n * FRAME + int(wander[n]), sound(0.5))
+    ]
     blocks += mix.rest()
     whole = np.concatenate(blocks)
     assert (whole[:, ROBOT] == 0.5).all() and len(whole) == 50 * FRAME_SIZE

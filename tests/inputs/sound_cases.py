@@ -21,7 +21,10 @@ from case import Case, Way, refused
 from moshivis_ros.audio import SAMPLE_RATE, files
 
 FILE: tuple[Way, ...] = ("file",)
-LOW, HIGH = 440, 880  # Hz: the first and the second half of every recording here, so that a lost half is noticed
+LOW, HIGH = (
+    440,
+    880,
+)  # Hz: the first and the second half of every recording here, so that a lost half is noticed
 
 
 def tones(rate: int = 44100, seconds: float = 1.0, channels: int = 1) -> np.ndarray:
@@ -32,7 +35,12 @@ def tones(rate: int = 44100, seconds: float = 1.0, channels: int = 1) -> np.ndar
 
 
 def coded(
-    kind: str, codec: str, rate: int = 44100, channels: int = 1, options: dict[str, str] | None = None, **of_tones: float
+    kind: str,
+    codec: str,
+    rate: int = 44100,
+    channels: int = 1,
+    options: dict[str, str] | None = None,
+    **of_tones: float,
 ) -> bytes:
     """The tones as FFmpeg writes them."""
     data = io.BytesIO()
@@ -50,13 +58,20 @@ def coded(
 
 
 def wave(
-    samples: np.ndarray, rate: int = 44100, size: int | None = None, after: bytes = b"", tag: int = 1, order: str = "<"
+    samples: np.ndarray,
+    rate: int = 44100,
+    size: int | None = None,
+    after: bytes = b"",
+    tag: int = 1,
+    order: str = "<",
 ) -> bytes:
     """A WAV file by hand. `size`: what its header says; `after`: what follows the sound."""
     data = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
     width, channels = samples.dtype.itemsize, samples.shape[1]
     size = len(data) if size is None else size
-    form = struct.pack(f"{order}HHIIHH", tag, channels, rate, rate * channels * width, channels * width, 8 * width)
+    form = struct.pack(
+        f"{order}HHIIHH", tag, channels, rate, rate * channels * width, channels * width, 8 * width
+    )
     head = b"WAVEfmt " + struct.pack(f"{order}I", 16) + form + b"data" + struct.pack(f"{order}I", size)
     name = b"RIFF" if order == "<" else b"RIFX"
     return name + struct.pack(f"{order}I", min(0xFFFFFFFF, 36 + size + len(after))) + head + data + after
@@ -206,7 +221,12 @@ def at_home(folder: Path) -> str:
     return "~/question.wav"
 
 
-LENGTHS = {"says 0": 0, "says unknown (0xFFFFFFFF)": 0xFFFFFFFF, "says half of it": 44100 * 2, "says twice as much": 44100 * 8}
+LENGTHS = {
+    "says 0": 0,
+    "says unknown (0xFFFFFFFF)": 0xFFFFFFFF,
+    "says half of it": 44100 * 2,
+    "says twice as much": 44100 * 8,
+}
 LIST = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf58.29.100\0"
 
 CASES = [
@@ -226,7 +246,12 @@ CASES = [
     file("WAV, IMA ADPCM", lambda: coded("wav", "adpcm_ima_wav"), "question.wav", near=0.05),
     file("WAV, big-endian (RIFX)", lambda: wave(int16(), order=">"), "question.wav"),
     file("WAV, RF64", lambda: coded("wav", "pcm_s16le", options={"rf64": "always"}), "question.wav"),
-    file("WAV, 5.1", lambda: coded("wav", "pcm_s16le", 48000, 6), "question.wav", happens="the mean of its channels"),
+    file(
+        "WAV, 5.1",
+        lambda: coded("wav", "pcm_s16le", 48000, 6),
+        "question.wav",
+        happens="the mean of its channels",
+    ),
     file("FLAC", lambda: coded("flac", "flac"), "question.flac"),
     file("MP3", lambda: coded("mp3", "libmp3lame"), "question.mp3", near=0.06),
     file("Ogg Vorbis", lambda: coded("ogg", "vorbis", channels=2), "question.ogg", near=0.03),
@@ -303,7 +328,14 @@ CASES = [
             "read",
             "one after another, also of different rates",
             saved(lambda first=first, second=second: first() + second(), f"question.{name.lower()}"),
-            sounds((1, LOW), (1, HIGH), (1, LOW), (1, HIGH), near=0.12, noted="1 damaged" if name == "MP3" else ""),
+            sounds(
+                (1, LOW),
+                (1, HIGH),
+                (1, LOW),
+                (1, HIGH),
+                near=0.12,
+                noted="1 damaged" if name == "MP3" else "",
+            ),
         )
         for name, first, second in (
             ("WAV", lambda: wave(int16()), lambda: wave(int16(16000, 2), 16000, after=LIST)),
@@ -380,14 +412,33 @@ CASES = [
         for what, data, name, says in (
             ("a file of 0 bytes", lambda: b"", "question.wav", "not a recording"),
             ("WAV without sound", lambda: wave(np.zeros((0, 1), np.int16)), "question.wav", "no sound in it"),
-            ("FLAC without sound", lambda: coded("flac", "flac", seconds=0), "question.flac", "no sound in it"),
+            (
+                "FLAC without sound",
+                lambda: coded("flac", "flac", seconds=0),
+                "question.flac",
+                "no sound in it",
+            ),
             ("a video without sound", silent_video, "clip.mp4", "no sound in it"),
             ("text", lambda: b"not sound", "question.wav", "not a recording"),
             ("half a header", lambda: wave(int16())[:10], "question.wav", "not a recording"),
         )
     ),
-    Case("a folder", FILE, "refused", "give a file", lambda folder: folder, refused(read, "a folder, not a recording")),
-    Case("a pipe", FILE, "refused", "save it as a file first", fifo, refused(read, "question.wav", "a pipe or a device")),
+    Case(
+        "a folder",
+        FILE,
+        "refused",
+        "give a file",
+        lambda folder: folder,
+        refused(read, "a folder, not a recording"),
+    ),
+    Case(
+        "a pipe",
+        FILE,
+        "refused",
+        "save it as a file first",
+        fifo,
+        refused(read, "question.wav", "a pipe or a device"),
+    ),
     Case(
         "no such file",
         FILE,
