@@ -25,8 +25,8 @@ class OutputFile:
 
     def __init__(self, path: str | Path, room: int = ROOM) -> None:
         self.path = Path(os.path.expanduser(path))
-        target = Path(os.path.realpath(self.path))  # a link stays one
         try:
+            target = Path(os.path.realpath(self.path))  # a link stays one
             if not target.parent.is_dir():
                 raise OutputError(f"{path}: there is no folder {Path(path).parent}")
             if target.exists() and not target.is_file():
