@@ -76,13 +76,13 @@ class AudioInput:
     def __init__(self, size: int = FRAME_SIZE) -> None:
         self._size = size
         self.counts = InputCounts()
-        self._rate: float = SAMPLE_RATE
         self.restart()
 
     def restart(self) -> None:
         """Begin anew with the next message: nothing before it is missed, and no part of a frame is kept."""
         self._framer = Framer(self._size)
-        self._resampler = Resampler(self._rate, SAMPLE_RATE)
+        self._rate: float = 0  # unknown
+        self._resampler: Resampler | None = None
         self._expected: int | None = None
 
     def push(
@@ -108,7 +108,7 @@ class AudioInput:
         self.counts.lost += lost
         try:
             heard = interleaved(data, channels, sample_format)
-            if sample_rate != self._rate:
+            if self._resampler is None or sample_rate != self._rate:
                 self._resampler = Resampler(sample_rate, SAMPLE_RATE, after=self._resampler)
                 self._rate = sample_rate
         except AudioError:

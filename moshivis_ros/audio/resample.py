@@ -26,6 +26,7 @@ KAISER_BETA = 8.7  # stop band below -85 dB
 TRANSITION = 2.81  # width of the transition band for that beta, times HALF_WIDTH, as a part of the lower rate
 RATES = (1000, 384000)
 DENOMINATOR = 1000  # rates are taken to the nearest such fraction: within 1e-9 of what was said
+FINEST = 100_000  # parts of an output sample in which its place is known, at least, after a change of rate
 LARGEST = 640  # terms of the ratio of two rates that is one filter
 NEAR = 6  # samples on each side of an interpolated one
 PIECE = (
@@ -50,19 +51,19 @@ class Resampler:
         lower = min(have, want)
         self._up, self._down = (want / have).as_integer_ratio()
         self._lead = 0  # of the next output over the end of the input, in 1/up of an input sample
-        self._recent: Float = np.zeros(
-            int(2.5 * HALF_WIDTH * have / lower), np.float32
-        )  # input that may still be needed
-        self.delay = 0.0 if have == want else float(HALF_WIDTH / lower)
+        self._recent: Float = np.zeros(int(2.5 * HALF_WIDTH * have / lower), np.float32)  # may still be needed
+        self.delay = float(HALF_WIDTH / lower)
         self._filter: _Filter | None = None
         self._interpolator: _Interpolator | None = None
-        if max(self._up, self._down) > LARGEST:
+        if max(self._up, self._down) > LARGEST or after is not None:
             up, down = (2, 1) if have < 2 * lower else (1, int(have / (2 * lower)))
             near = float(NEAR * lower * down / (have * up))
             self._filter = _Filter(up, down, float(have / lower), HALF_WIDTH - near)
             self._interpolator = _Interpolator()
         elif have != want:
             self._filter = _Filter(self._up, self._down, float(have / lower), HALF_WIDTH)
+        else:
+            self.delay = 0.0
         if after is not None:
             self._go_on(after)
 
@@ -84,14 +85,10 @@ class Resampler:
 
     def _go_on(self, after: Resampler) -> None:
         """Take what `after` heard last as heard, and its place between two output samples."""
-        lead = min(round(after._lead * self._down / after._down), self._down - 1)
-        recent = _last(self._recent, after._recent)
-        if self._interpolator is None:
-            # The place follows from how much was heard: the least number of samples from which it does.
-            size = -lead * pow(self._up, -1, self._down) if self._down > 1 else 0
-            recent = np.pad(recent, ((size - recent.size) % self._down, 0))
-        self(recent)
-        self._lead = lead
+        finer = max(1, FINEST // self._down)
+        self._up, self._down = self._up * finer, self._down * finer
+        self(_last(self._recent, after._recent))
+        self._lead = min(round(after._lead * self._down / after._down), self._down - 1)
 
 
 class _Filter:
