@@ -17,7 +17,7 @@ from moshivis_ros.errors import AudioError
 MAX_FILL = 0.16  # seconds
 # Of a message. Up to two seconds are ordinary; what is longer is late already, and must not keep others waiting.
 LONGEST = 3.0  # seconds
-MOST = 10_000_000  # numbers, all channels together
+MOST = 7_000_000  # numbers, all channels together
 MAX_LATE = 16  # messages: a larger step back means that the publisher began again
 
 

@@ -14,7 +14,7 @@ What happens to sound that is not as the model wants it (24 kHz, mono, finite):
 | nothing at all                             | refused: AudioError                                              |
 | MP3, OGG, FLAC or WAV data in a byte array | refused: AudioError                                              |
 | rate, channel count or format not possible | refused: AudioError                                              |
-| more than 3 s, or 10 million numbers       | cut to its end, counted (`InputCounts.cut`)                      |
+| more than 3 s, or 7 million numbers        | cut to its end, counted (`InputCounts.cut`)                      |
 | repeated or late message (by its index)    | dropped, counted (`InputCounts.repeated`)                        |
 | gap in the indices                         | counted (`InputCounts.lost`); up to 160 ms are filled by silence |
 | index back to 0, or by more than 16        | a restarted publisher: accepted as a new stream                  |

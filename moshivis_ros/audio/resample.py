@@ -3,7 +3,7 @@
 A streaming FIR. General-purpose streaming resamplers hold back up to 39 ms in bursts; here every chunk gives at once
 the output that belongs to it, 24 periods of the lower rate late (1 ms when that is 24 kHz).
 
-Rates in a small ratio, as 44.1 to 24 kHz, are one filter. Others, as drivers measure them, are filtered to at least twice
+Rates in a small ratio, as 44.1 to 24 kHz, are one filter. Others, as drivers measure them, are filtered to about twice
 the lower rate, in a small ratio to the source, and interpolated from there: sound that is so much oversampled needs 12
 taps for that, the same for all rates.
 """
@@ -28,6 +28,7 @@ RATES = (1000, 384000)
 DENOMINATOR = 1000  # rates are taken to the nearest such fraction: within 1e-9 of what was said
 FINEST = 100_000  # parts of an output sample in which its place is known, at least, after a change of rate
 LARGEST = 640  # terms of the ratio of two rates that is one filter
+MIDDLE = Fraction(19, 10)  # lowest rate from which is interpolated, over the lower rate
 NEAR = 6  # samples on each side of an interpolated one
 PIECE = (
     800_000  # multiplications at once: larger products BLAS shares among threads, which wait for a busy core
@@ -56,7 +57,7 @@ class Resampler:
         self._filter: _Filter | None = None
         self._interpolator: _Interpolator | None = None
         if max(self._up, self._down) > LARGEST or after is not None:
-            up, down = (2, 1) if have < 2 * lower else (1, int(have / (2 * lower)))
+            up, down = (2, 1) if have < MIDDLE * lower else (1, int(have / (MIDDLE * lower)))
             near = float(NEAR * lower * down / (have * up))
             self._filter = _Filter(up, down, float(have / lower), HALF_WIDTH - near)
             self._interpolator = _Interpolator()
