@@ -77,6 +77,8 @@ def test_nan_and_infinity_become_silence_and_are_counted():
         (b"abcdef", 2, "int16", "3 samples do not fill 2 channels"),
         (b"ab", 0, "int16", "0 channels"),
         (b"abcd", 1, "mp3", "unknown sample format 'mp3'"),
+        (b"abcd", 1, "01", "unknown sample format '01'"),
+        (b"abcd", 1, ">int16", "unknown sample format '>int16'"),
         (b"abcdefgh", 1, "float64", "unknown sample format"),
     ],
 )

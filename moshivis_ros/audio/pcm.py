@@ -24,6 +24,7 @@ The lower half is the work of `audio.framing.AudioInput`.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from moshivis_ros.errors import AudioError
 
 MAX_CHANNELS = 64
 BLOCK = 65536  # values converted at once, which a CPU's cache holds
+PLAIN = re.compile("u?int(8|16|32)|float32|[<>=|]?([iu][124]|f4)")
 FORMATS = ("int8", "uint8", "int16", "int32", "float32")
 
 
@@ -56,10 +58,8 @@ def interleaved(data: Any, channels: int, sample_format: str) -> np.ndarray[Any,
             f"this is {sample_format}, not samples: let its publisher send wave samples (audio_capture: format:=wave), "
             "or decode it on the way"
         )
-    try:
-        dtype = np.dtype(sample_format)
-    except TypeError:
-        dtype = np.dtype(object)
+    # Not every text: of some, NumPy makes types of several parts, or Python code.
+    dtype = np.dtype(sample_format if PLAIN.fullmatch(sample_format) else object)
     if dtype.newbyteorder("=").name not in FORMATS:
         raise AudioError(f"unknown sample format {sample_format!r}; use one of {', '.join(FORMATS)}")
     if not 1 <= channels <= MAX_CHANNELS:
