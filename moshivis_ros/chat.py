@@ -22,6 +22,7 @@ from moshivis_ros.audio.framing import AudioInput, Framer
 from moshivis_ros.errors import ConfigError, MoshiVisError
 from moshivis_ros.transcript import Piece, Transcript, Utterance
 from moshivis_ros.vision import sources
+from moshivis_ros.vision.encodings import Picture
 from moshivis_ros.vision.refresh_policy import POLICIES, Settings
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ SAMPLING = {  # the fields of model.sampling.Sampling, whose defaults hold
     "audio_temperature": (float, "chance in the voice, 0 for none (default: what suits the model)"),
     "audio_top_k": (int, "how many sounds are considered"),
 }
-Pictures: TypeAlias = Iterator[tuple[float, sources.Picture]]
+Pictures: TypeAlias = Iterator[tuple[float, Picture]]
 
 DESCRIPTION = """\
 Talk with the model about what it sees. With --audio it answers a recording as fast as it can; without, it listens
