@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -86,14 +86,13 @@ def pictures(source: str | Path, seconds: float = 5.0) -> Iterator[tuple[float, 
     """A photo, a folder of photos (`seconds` each) or a video, whichever `source` is. Raises ImageError."""
     if os.path.isdir(os.path.expanduser(source)):
         return slides(source, seconds)
-    path = Path(source)
-    if path.suffix.lower() in PHOTOS:
-        photo(path)  # refused here and not later, when the first picture is asked for
-        return _slides([path], seconds)
+    if Path(source).suffix.lower() in PHOTOS:
+        photo(source)  # refused here and not later, when the first picture is asked for
+        return _slides([source], seconds)
     return video(source)
 
 
-def _slides(paths: list[Path], seconds: float) -> Iterator[tuple[float, Picture]]:
+def _slides(paths: Sequence[str | Path], seconds: float) -> Iterator[tuple[float, Picture]]:
     for number, path in enumerate(paths):
         try:
             picture = photo(path)

@@ -54,7 +54,8 @@ def refused(read: Callable[[Any], Any], *words: str) -> Callable[[Any], None]:
 
 def sections() -> list[tuple[str, list[Case]]]:
     """(docstring, cases) of every module of cases, in the order of the modules' names."""
-    if str(HERE) not in sys.path:
-        sys.path.insert(0, str(HERE))
+    for folder in (HERE, HERE.parent):
+        if str(folder) not in sys.path:
+            sys.path.append(str(folder))
     modules = [importlib.import_module(path.stem) for path in sorted(HERE.glob("*_cases.py"))]
     return [(str(module.__doc__), module.CASES) for module in modules]
