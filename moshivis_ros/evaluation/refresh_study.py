@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from moshivis_ros import arguments
 from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.evaluation.clips import (
     FRAME_SECONDS,
@@ -248,7 +249,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="checkpoint folder or builtin, whose speech and gate to take")
     parser.add_argument("--json", type=Path, required=True, help="file to write the figures to")
     parser.add_argument("--docs", type=Path, help="folder of refresh_policy.md: write its table and plot")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other clips and conversations")
+    parser.add_argument("--seed", type=arguments.seed, default=0, help="another seed, other clips and conversations")
     parser.add_argument("--clips", type=int, default=210, help="clips, a third of them for thresholds only")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a clip")
     parser.add_argument("--jobs", type=int, default=1, help="processes; each takes one core")

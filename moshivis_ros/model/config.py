@@ -146,7 +146,7 @@ class ModelConfig:
     audio_temperature: Temperature = 0.8
 
     def __post_init__(self) -> None:
-        _refuse([*schema.problems(self), *schema.unlike(self.mimi or {}, _TINY_MIMI, "mimi.")])
+        _refuse([*schema.problems(self), *schema.unlike(self.mimi, _TINY_MIMI, "mimi.")])
         _check_divisible("dim", self.dim, "num_heads", self.num_heads)
         _check_divisible("depformer_dim", self.depformer_dim, "depformer_num_heads", self.depformer_num_heads)
         if (self.dim // self.num_heads) % 2:

@@ -36,8 +36,10 @@ def problems(instance: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}: {_words(hint)} is expected, found {short(value)}"
 
 
-def unlike(given: Mapping[str, Any], example: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """The same for a mapping without annotations, by the types in an example; a key that the example lacks may be anything."""
+def unlike(given: Any, example: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """The same for a mapping without annotations, by the types in an example; what the example lacks may be anything."""
+    if not isinstance(given, Mapping):
+        return
     for name, value in given.items():
         if name not in example:
             continue
