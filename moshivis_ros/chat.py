@@ -22,12 +22,13 @@ from moshivis_ros.audio.devices import BLOCKS_PER_SECOND, Microphone, Speaker
 from moshivis_ros.audio.framing import AudioInput, Framer
 from moshivis_ros.errors import ConfigError, MoshiVisError
 from moshivis_ros.transcript import Piece, Transcript, Utterance
-from moshivis_ros.vision import sources
-from moshivis_ros.vision.encodings import Picture
 from moshivis_ros.vision.refresh_policy import POLICIES, Settings
 
 if TYPE_CHECKING:
     from moshivis_ros.conversation import Conversation
+    from moshivis_ros.vision.encodings import Picture
+
+    Pictures: TypeAlias = Iterator[tuple[float, Picture]]
 
 RELEASED = "kyutai/moshika-vis-pytorch-bf16"
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
@@ -37,7 +38,6 @@ SAMPLING = {  # the fields of model.sampling.Sampling, whose defaults hold
     "audio_temperature": (arguments.number(0, 10), "chance in the voice, 0 for none (default: what suits the model)"),
     "audio_top_k": (arguments.whole(1, 1_000_000), "how many sounds are considered"),
 }
-Pictures: TypeAlias = Iterator[tuple[float, Picture]]
 
 DESCRIPTION = """\
 Talk with the model about what it sees. With --audio it answers a recording as fast as it can; without, it listens
@@ -132,6 +132,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs one conversation. Everything that can be wrong with the files is found before the model is loaded."""
+    from moshivis_ros.vision import sources  # here, so that --help is quick
+
     for option in ("out", "transcript"):
         path = getattr(args, option)
         if path and not Path(path).parent.is_dir():

@@ -183,7 +183,6 @@ def test_live_until_ctrl_c(tiny, pulse, tmp_path):
         (["--audio", QUESTION, "--video", "none.mp4"], "none.mp4: no such video"),
         (["--audio", QUESTION, "--camera", "97"], "camera 97 gives no picture"),
         (["--audio", QUESTION, "--out", "nowhere/a.wav"], "there is no folder nowhere"),
-        (["--audio", QUESTION, "--tail", "-1"], "--tail -1.0: give 0 or more seconds"),
         (["--audio", QUESTION, "--model", "/no/such/folder"], "/no/such/folder"),
     ],
 )

@@ -23,12 +23,17 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moshivis_ros.errors import ImageError
+from moshivis_ros.errors import ImageError, MissingDependencyError
 
+try:
+    import cv2
+except ImportError as error:
+    raise MissingDependencyError(
+        "pictures need OpenCV, which is not installed: `pip install opencv-python-headless`"
+    ) from error
 try:
     import_module("cv_bridge.boost.cv_bridge_boost")  # its compiled half: packages of pip lack it
     from cv_bridge import CvBridge
