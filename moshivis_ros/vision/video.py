@@ -6,12 +6,16 @@ import logging
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-import av
 import numpy as np
 
-from moshivis_ros.errors import ImageError
+from moshivis_ros.errors import ImageError, MissingDependencyError
 from moshivis_ros.vision.encoded import MAX_PIXELS
 from moshivis_ros.vision.encodings import Picture
+
+try:
+    import av
+except ImportError as error:
+    raise MissingDependencyError("reading videos needs PyAV, which is not installed: `pip install av`") from error
 
 USUAL_RATE = 25  # frames a second, of a video that says nothing about time
 FASTEST = 1000  # frames a second that a video may claim for those of its frames that have no time
@@ -41,7 +45,8 @@ def _frames(file: BinaryIO, name: str) -> Iterator[tuple[float, Picture]]:
     time = begin = 0.0
     try:
         # A file may name others to go on with, also over the network: none of them is opened.
-        with file, av.open(file, options={"protocol_whitelist": "none"}) as container:
+        options = {"protocol_whitelist": "none"}
+        with file, av.open(file, options=options, metadata_errors="ignore") as container:
             stream = _stream(container, name)
             rate = float(stream.guessed_rate or stream.average_rate or USUAL_RATE)
             period = 1 / (rate if 0 < rate <= FASTEST else USUAL_RATE)
@@ -59,7 +64,7 @@ def _frames(file: BinaryIO, name: str) -> Iterator[tuple[float, Picture]]:
                         time = stamp if stamp is not None and stamp > time else time + period
                     shown += 1
                     yield time, _upright(frame)
-    except av.error.FFmpegError as error:
+    except (av.error.FFmpegError, OSError) as error:  # OSError: a header leads to before the beginning of the file
         if not shown:
             raise ImageError(
                 f"{name}: not a video that can be read ({error.strerror}); give an MP4 file"
