@@ -14,6 +14,7 @@ from moshivis_ros.vision.encodings import Picture
 
 try:
     import av
+    from av.video.reformatter import VideoReformatter
 except ImportError as error:
     raise MissingDependencyError("reading videos needs PyAV, which is not installed: `pip install av`") from error
 
@@ -49,6 +50,7 @@ def _frames(file: BinaryIO, name: str) -> Iterator[tuple[float, Picture]]:
         with file, av.open(file, options=options, metadata_errors="ignore") as container:
             stream = _stream(container, name)
             rate = float(stream.guessed_rate or stream.average_rate or USUAL_RATE)
+            to_rgb = VideoReformatter()  # one for all frames: it takes a while to be made
             period = 1 / (rate if 0 < rate <= FASTEST else USUAL_RATE)
             for packet in container.demux(stream):
                 try:
@@ -63,7 +65,7 @@ def _frames(file: BinaryIO, name: str) -> Iterator[tuple[float, Picture]]:
                     if shown:
                         time = stamp if stamp is not None and stamp > time else time + period
                     shown += 1
-                    yield time, _upright(frame)
+                    yield time, _upright(frame, to_rgb)
     except (av.error.FFmpegError, OSError) as error:  # OSError: a header leads to before the beginning of the file
         if not shown:
             raise ImageError(
@@ -86,11 +88,10 @@ def _stream(container: Any, name: str) -> Any:
         raise ImageError(f"{name}: a video of a codec that cannot be decoded here; {remedy}")
     if stream.width * stream.height > MAX_PIXELS:
         raise ImageError(f"{name}: a video of {stream.width}x{stream.height} pixels is too large; {remedy}")
-    stream.thread_type = "AUTO"
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return stream
 
 
-def _upright(frame: Any) -> Picture:
-    picture: Picture = frame.to_ndarray(format="rgb24")
+def _upright(frame: Any, to_rgb: Any) -> Picture:
+    picture: Picture = to_rgb.reformat(frame, format="rgb24").to_ndarray()
     return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90))) if frame.rotation else picture

@@ -1,5 +1,5 @@
-"""Reads changed inputs of every kind for a while: python mutations.py SECONDS FOLDER. A program of its own, because what is
-looked for are crashes of the interpreter, hangs and growth of memory.
+"""Reads changed inputs of every kind for a while: python mutations.py SECONDS FOLDER [KIND ...]. A program of its own, because
+what is looked for are crashes of the interpreter, hangs and growth of memory.
 
 Real files and messages are changed, mostly in their headers. Of each, a reader may give what it reads or one of the project's
 errors, within CPU_SECONDS, and within ROOM bytes of memory; what all of them leave behind may not be more than GROWTH. The
@@ -221,11 +221,11 @@ def batch(kind: Kind, turn: int, last: Path) -> None:
     read()
 
 
-def main(seconds: float, folder: Path) -> None:
+def main(seconds: float, folder: Path, names: list[str]) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     faulthandler.enable()
-    every = kinds(folder)
+    every = [kind for kind in kinds(folder) if not names or kind.name in names]
     for kind in every:  # so that what is loaded on the first use counts neither as time nor as growth
         for real in kind.inputs:
             try:
@@ -249,4 +249,4 @@ def main(seconds: float, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]), Path(sys.argv[2]))
+    main(float(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
