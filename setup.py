@@ -13,7 +13,7 @@ setup(
     python_requires=">=3.10",
     # No torch, and no moshi, which pins one: a robot's own torch must stay, and the numpy that it was built with.
     install_requires=[
-        "av>=14.2",  # videos
+        "av>=14.2",  # FFmpeg: reads recordings and videos, writes recordings
         "einops>=0.7",  # moshi is installed without its dependencies: these are also its own
         "huggingface_hub>=0.24,<1",
         "numpy>=1.21",

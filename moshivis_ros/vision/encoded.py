@@ -5,7 +5,7 @@
 | JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, ...           | decoded where this OpenCV can, turned as EXIF says     |
 | 16 bits a sample                                               | 8 bits, as for messages (encodings.to_8_bits)          |
 | bytes after the end of a JPEG (a buffer of fixed size)         | left alone                                            |
-| a JPEG without its end                                         | refused, although OpenCV would fill it with grey       |
+| a JPEG or PNG without its end                                  | refused, although OpenCV would fill a JPEG with grey   |
 | compressedDepth, other depth                                   | refused: numbers without a colour                     |
 | more than MAX_PIXELS                                           | refused before memory is taken for it                 |
 | float samples, HEIC, anything that OpenCV does not know        | refused by name                                       |
@@ -83,6 +83,8 @@ def _size(encoded: Picture, head: bytes, name: str) -> tuple[int, int]:
     """(height, width) as the header says, or 0, 0 for a kind whose decoder takes no memory before it has seen the data."""
     if head.startswith(_PNG):
         width, height = struct.unpack_from(">II", head.ljust(24, b"\0"), 16)
+        if not _png_ends(encoded):  # OpenCV would first take as much memory as a chunk claims to need
+            raise ImageError(f"{name}: truncated, a PNG without its end; copy or send it whole")
     elif head.startswith(b"GIF8"):
         width, height = struct.unpack_from("<HH", head, 6) if len(head) > 9 else (0, 0)
     elif head.startswith(b"\xff\xd8"):
@@ -93,6 +95,17 @@ def _size(encoded: Picture, head: bytes, name: str) -> tuple[int, int]:
     else:
         height = width = 0
     return height, width
+
+
+def _png_ends(encoded: Picture) -> bool:
+    """Whether every chunk of a PNG is there, to its last."""
+    place = len(_PNG)
+    while place + 12 <= encoded.size:
+        length, kind = struct.unpack_from(">I4s", encoded, place)
+        place += 12 + length
+        if kind == b"IEND":
+            return place <= encoded.size
+    return False
 
 
 def _jpeg(encoded: Picture) -> tuple[int, int, int]:

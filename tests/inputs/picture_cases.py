@@ -341,7 +341,7 @@ CASES = [
          file("a.jpg", half(".jpg")), refused_everywhere("truncated")),
     Case("a JPEG cut short in a buffer of fixed size", BOTH, "refused", "the same", file("a.jpg", half(".jpg", bytes(9999))),
          refused_everywhere("truncated")),
-    Case("a PNG cut short", BOTH, "refused", "named as damaged", file("a.png", half(".png")), refused_everywhere("damaged")),
+    Case("a PNG cut short", BOTH, "refused", "the same", file("a.png", half(".png")), refused_everywhere("truncated")),
     Case("a file that is empty", BOTH, "refused", "named as empty", file("a.png", lambda: b""), refused_everywhere("empty")),
     Case("a file of another kind", BOTH, "refused", "named, with what can be given", file("a.png", lambda: b"text" * 99),
          refused_everywhere("not a picture", "JPEG or PNG")),
