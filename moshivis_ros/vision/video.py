@@ -93,5 +93,5 @@ def _stream(container: Any, name: str) -> Any:
 
 
 def _upright(frame: Any, to_rgb: Any) -> Picture:
-    picture: Picture = to_rgb.reformat(frame, format="rgb24").to_ndarray()
-    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90))) if frame.rotation else picture
+    picture: Picture = to_rgb.reformat(frame, format="rgb24").to_ndarray()  # its rows may be padded
+    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
