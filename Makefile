@@ -17,6 +17,7 @@ sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shel
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
 	@echo "Variables: OUT ($(OUT)), MODEL (a checkpoint folder or Hugging Face repo for talk), PYTHON ($(PYTHON)),"
+	@echo "           FUZZ_SECONDS (for which test reads inputs changed at random, 120),"
 	@echo "           TORCH_INDEX (where to take torch from instead of PyPI)"
 
 talk: .venv/built  ## a conversation through the real nodes; leaves conversation.wav and transcript.json in $(OUT)

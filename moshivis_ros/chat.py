@@ -14,27 +14,29 @@ from typing import TYPE_CHECKING, TypeAlias
 from rich.console import Console
 from rich.progress import track
 
+from moshivis_ros import arguments
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float, files
 from moshivis_ros.audio.devices import BLOCKS_PER_SECOND, Microphone, Speaker
 from moshivis_ros.audio.framing import AudioInput, Framer, silence
 from moshivis_ros.errors import ConfigError, MoshiVisError
 from moshivis_ros.kept import Kept
 from moshivis_ros.transcript import Piece, Utterance
-from moshivis_ros.vision import sources
 from moshivis_ros.vision.refresh_policy import POLICIES, Settings
 
 if TYPE_CHECKING:
     from moshivis_ros.conversation import Conversation, Frame
+    from moshivis_ros.vision.encodings import Picture
+
+    Pictures: TypeAlias = Iterator[tuple[float, Picture]]
 
 RELEASED = "kyutai/moshika-vis-pytorch-bf16"
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
 SAMPLING = {  # the fields of model.sampling.Sampling, whose defaults hold
-    "text_temperature": (float, "chance in the choice of words, 0 for none (default: what suits the model)"),
-    "text_top_k": (int, "how many words are considered"),
-    "audio_temperature": (float, "chance in the voice, 0 for none (default: what suits the model)"),
-    "audio_top_k": (int, "how many sounds are considered"),
+    "text_temperature": (arguments.number(0, 10), "chance in the choice of words, 0 for none (default: what suits the model)"),
+    "text_top_k": (arguments.whole(1, 1_000_000), "how many words are considered"),
+    "audio_temperature": (arguments.number(0, 10), "chance in the voice, 0 for none (default: what suits the model)"),
+    "audio_top_k": (arguments.whole(1, 1_000_000), "how many sounds are considered"),
 }
-Pictures: TypeAlias = Iterator[tuple[float, sources.Picture]]
 
 DESCRIPTION = """\
 Talk with the model about what it sees. With --audio it answers a recording as fast as it can; without, it listens
@@ -65,21 +67,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     hears = parser.add_argument_group("what it hears and sees")
-    hears.add_argument("--audio", metavar="FILE", help="a recording of any sample rate and channel count")
+    hears.add_argument("--audio", type=arguments.file, metavar="FILE", help="a recording of any sample rate and channel count")
     hears.add_argument(
         "--tail",
-        type=float,
+        type=arguments.number(0, 86400),
         default=6.0,
         metavar="S",
         help="seconds of silence after it, for the answer (%(default)s)",
     )
     view = hears.add_mutually_exclusive_group()
-    view.add_argument("--image", metavar="FILE", help="a photo")
-    view.add_argument("--video", metavar="FILE", help="a video, or a folder of photos as a slide show")
-    view.add_argument("--camera", type=int, metavar="N", help="a camera: 0 is /dev/video0")
+    view.add_argument("--image", type=arguments.file, metavar="FILE", help="a photo")
+    view.add_argument(
+        "--video", type=arguments.file, metavar="FILE", help="a video, or a folder of photos as a slide show"
+    )
+    view.add_argument("--camera", type=arguments.whole(0, 999), metavar="N", help="a camera: 0 is /dev/video0")
     hears.add_argument(
         "--slide-seconds",
-        type=float,
+        type=arguments.number(0.1, 3600),
         default=5.0,
         metavar="S",
         help="how long each photo of a folder lasts (%(default)s)",
@@ -92,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     hears.add_argument(
         "--refresh-interval",
-        type=float,
+        type=arguments.number(0, 3600),
         default=Settings.interval,
         metavar="S",
         help="seconds between two looks of the policy `interval` (%(default)s)",
@@ -100,9 +104,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     gives = parser.add_argument_group("what it gives")
     gives.add_argument(
-        "--out", metavar="FILE", help="its voice, 24 kHz mono, as long as what it heard (.wav, .flac)"
+        "--out",
+        type=arguments.file,
+        metavar="FILE",
+        help="its voice, 24 kHz mono, as long as what it heard (.wav, .flac)",
     )
-    gives.add_argument("--transcript", metavar="FILE", help="what it said and when it looked, as JSON")
+    gives.add_argument(
+        "--transcript", type=arguments.file, metavar="FILE", help="what it said and when it looked, as JSON"
+    )
     gives.add_argument(
         "--speaker", metavar="NAME", help="part of the name, or index, of the device to speak through"
     )
@@ -114,19 +123,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, or a Hugging Face repository (%(default)s: the miniature of the package)",
     )
     model.add_argument("--revision", help="commit or tag of the repository")
-    model.add_argument("--device", default="auto", help="cuda, cpu, ... (the GPU where there is one)")
+    model.add_argument(
+        "--device", type=arguments.device, default="auto", help="cuda, cpu, ... (the GPU where there is one)"
+    )
     model.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="(bfloat16 on a GPU, float32 on a CPU)"
     )
-    model.add_argument("--seed", type=int, help="the same seed says the same thing again")
+    model.add_argument("--seed", type=arguments.seed, help="the same seed says the same thing again")
     for name, (kind, meaning) in SAMPLING.items():
         model.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs one conversation. Everything that can be wrong with the files is found before the model is loaded."""
-    if args.tail < 0:
-        raise ConfigError(f"--tail {args.tail}: give 0 or more seconds")
+    from moshivis_ros.vision import sources  # here, so that --help is quick
+
     recording = files.Recording(args.audio) if args.audio else None
     photo = sources.photo(args.image) if args.image else None
     video = sources.pictures(args.video, args.slide_seconds) if args.video else iter(())

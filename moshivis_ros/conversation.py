@@ -27,6 +27,7 @@ from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
 from moshivis_ros.errors import AudioError, ConfigError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
+from moshivis_ros.model.device import find_device
 from moshivis_ros.model.image_encoder import check_image, preprocess
 from moshivis_ros.model.lm import MoshiVis, reported_gate
 from moshivis_ros.model.onnx_encoder import OnnxImageEncoder
@@ -134,9 +135,9 @@ class Conversation:
         export-image-encoder`` wrote.
         Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(device)
+        device = find_device(device)
+        if seed is not None and not 0 <= seed < 2**31:
+            raise ConfigError(f"seed must be from 0 to {2**31 - 1}, not {seed}")
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
         folder = resolve(name_or_folder, revision=revision)
         model = load_model(folder, device, dtype, quantize, kv_cache)

@@ -285,7 +285,6 @@ def test_live_until_ctrl_c(tiny, pulse, tmp_path):
         (["--audio", QUESTION, "--out", "a.mp3"], "a.mp3: sound is written as .wav or .flac"),
         (["--audio", QUESTION, "--transcript", "/dev/full"], "/dev/full: is a folder or a device"),
         (["--audio", ROOT / "README.md"], "README.md: not a recording"),
-        (["--audio", QUESTION, "--tail", "-1"], "--tail -1.0: give 0 or more seconds"),
         (["--audio", QUESTION, "--model", "/no/such/folder"], "/no/such/folder"),
     ],
 )

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from moshivis_ros.errors import CheckpointError, ConfigError
+from moshivis_ros.model import shards
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis, window_bytes
 from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer
@@ -130,11 +131,13 @@ def quantize_checkpoint(folder: Path | str, out: Path | str, form: str) -> None:
 
 def _download(repo: str, revision: str | None) -> Path:
     released = _files(ModelConfig.preset("moshika-vis"))
-    patterns = ["config.yaml", *released]
+    patterns = ["config.yaml", *released, *shards.patterns(released[0])]
     folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     files = _files(ModelConfig.load(folder))
     if files != released:
-        snapshot_download(repo, revision=revision, allow_patterns=files)
+        snapshot_download(repo, revision=revision, allow_patterns=[*files, *shards.patterns(files[0])])
+    if shards.index_of(folder / files[0]).is_file():
+        del files[0]  # its shards are checked where they are opened
     for name in files:
         if not (folder / name).is_file():
             raise CheckpointError(

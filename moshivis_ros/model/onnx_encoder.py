@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moshivis_ros import arguments
 from moshivis_ros.errors import CheckpointError, MissingDependencyError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.lm import MoshiVis
@@ -25,7 +26,7 @@ LOW_PRECISION_TOLERANCE = 1e-2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Writes the image encoder of a checkpoint as an ONNX file, beside the weights."
     parser.add_argument("model", help="checkpoint folder or Hugging Face repo id")
-    parser.add_argument("--image-size", type=int, help="pixels of the square (default: the checkpoint's)")
+    parser.add_argument("--image-size", type=arguments.whole(1, 2048), help="pixels of the square (default: the checkpoint's)")
 
 
 def run(args: argparse.Namespace) -> int:

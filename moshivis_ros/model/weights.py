@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from moshivis_ros.errors import CheckpointError
+from moshivis_ros.model import shards
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 MAX_LISTED = 10  # tensors named in one error
@@ -84,7 +85,7 @@ def load_into(
             transient=True,
         )
         tensors = (
-            (name, torch.empty(expected.shape, dtype=types[name], device=device).copy_(file.get_tensor(name)))
+            (name, _filled(file, name, torch.empty(expected.shape, dtype=types[name], device=device), path))
             for name, expected in bar
         )
         if shrink is None:
@@ -137,6 +138,8 @@ def _open(path: Path) -> Any:
         raise CheckpointError(
             f"{path.name}: pickle files can run code when read, so they never are; {_CONVERT}"
         )
+    if not path.is_file() and shards.index_of(path).is_file():
+        return shards.Shards(shards.index_of(path), _open)
     if not path.is_file():
         pickles = [p.name for p in path.parent.glob("*") if p.suffix in PICKLE_SUFFIXES]
         beside = f" There is {pickles[0]}, but pickle files are never read: {_CONVERT}." if pickles else ""
@@ -191,6 +194,20 @@ def _problems(file: Any, found: set[str], layout: Mapping[str, Tensor]) -> Itera
             yield f"{name} {file.get_slice(name).get_shape()} is unexpected"
         elif not torch.equal(file.get_tensor(name), file.get_tensor(original)):
             yield f"{name} differs from {original}, but all layers share one cross-attention"
+
+
+def _filled(file: Any, name: str, tensor: Tensor, path: Path) -> Tensor:
+    """``tensor`` with the values of the file. Raises CheckpointError for values that are not finite: they would talk."""
+    tensor.copy_(file.get_tensor(name))
+    # A NaN or an infinity leaves no sum finite, and a sum is ten times cheaper than isfinite and takes no memory.
+    if tensor.is_floating_point() and not tensor.sum().isfinite():
+        bad = tensor.numel() - int(tensor.isfinite().sum())
+        if bad:  # and not just a sum that is too large for the type
+            raise CheckpointError(
+                f"{path}: {bad} of the {tensor.numel()} numbers of {name} are NaN or infinite as {tensor.dtype}: the "
+                "weights are damaged; download them again, or load them with another dtype"
+            )
+    return tensor
 
 
 def _check_fits(needed: int, path: Path, device: torch.device | str) -> None:

@@ -23,7 +23,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from moshivis_ros.audio import files
 from moshivis_ros.nodes.messages import to_audio, to_nanoseconds, to_time
-from moshivis_ros.vision import encodings
+from moshivis_ros.vision import encoded, encodings
 
 SECOND = 1_000_000_000
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -109,7 +109,7 @@ def test_a_slide_show(robot: Robot, slides: Path, kind: str) -> None:
                     step=message.step,
                 )  # fmt: skip
             else:
-                picture = encodings.decode_compressed(bytes(message.data), message.format)
+                picture = encoded.decode_compressed(bytes(message.data), message.format)
             middles.append(tuple(picture[15, 20].astype(int)))
         # From the first to the second and, as it loops, to the first again.
         changes = [
