@@ -87,7 +87,7 @@ class OnnxImageEncoder:
         providers = [(name, options.get(name, {})) for name in available]
         self._session = runtime.InferenceSession(str(path), providers=providers)
         self.provider: str = self._session.get_providers()[0]
-        weight = model.llm.text_emb.weight
+        weight = model.llm.out_norm.alpha
         self._device, self._dtype = weight.device, weight.dtype
         self.error = self._compare(model, image_size)
         limit = TOLERANCE if self._dtype == torch.float32 else LOW_PRECISION_TOLERANCE
