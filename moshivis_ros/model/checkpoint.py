@@ -112,7 +112,10 @@ def load_model(
         else:
             needed -= quantizer.saved_bytes(dtype)
         shrink = quantizer.shrink
-    return load_into(model, path, model.state_dict(), device, dtype, needed, shrink)
+    load_into(model, path, model.state_dict(), device, dtype, needed, shrink)
+    if shrink is not None:
+        shrink(model)  # what is no part of another one
+    return model
 
 
 def save_model(model: MoshiVis, folder: Path | str) -> None:
@@ -150,6 +153,7 @@ def quantize_checkpoint(folder: Path | str, out: Path | str, form: str) -> None:
         model = MoshiVis(config)
     quantizer = Quantizer(model, form)
     load_into(model, path, model.state_dict(), "cpu", stored_type(path), shrink=quantizer.store)
+    quantizer.store(model)  # what is no part of another one
     model.config = dataclasses.replace(config, quantize=form)
     save_model(model, out)
     for file in (path.parent / config.mimi_codec, path.parent / config.text_tokenizer):

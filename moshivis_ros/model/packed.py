@@ -78,17 +78,13 @@ class PackedLinear(_Holder):
 
 
 class PackedEmbedding(_Holder):
-    """Embedding, of ``dtype``, whose table is a packed matrix."""
+    """Embedding whose table is a packed matrix."""
 
-    def __init__(self, packed: Packed, columns: int, dtype: torch.dtype) -> None:
-        super().__init__(packed, columns)
-        self.dtype = dtype
-
-    def forward(self, ids: Tensor) -> Tensor:  # [...] -> [..., columns]
-        return self.packed.rows(ids, self.columns).to(self.dtype)
+    def forward(self, ids: Tensor) -> Tensor:  # [...] -> float32 [..., columns]
+        return self.packed.rows(ids, self.columns)
 
 
 def look_up(table: nn.Module, ids: Tensor) -> Tensor:
-    """Rows of an embedding, packed or not: no id is -1."""
+    """Rows of an embedding, in its own type, or of a packed one, in float32: no id is -1."""
     out: Tensor = F.embedding(ids, table.weight) if isinstance(table, nn.Embedding) else table(ids)
     return out

@@ -1,7 +1,7 @@
 """Weights in 8 or 4 bits, computed with in the model's type: drop-in linear layers, and how to put them in.
 
 At batch 1 a step takes as long as its weights take to be read, so smaller weights are a faster model.
-Embeddings, norms and the image encoder keep their type.
+Embeddings and image encoder are in 8 bits with either (see compact.py); norms keep their type.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError, MissingDependencyError
+from moshivis_ros.model.compact import candidates, compact
 from moshivis_ros.model.lm import MoshiVis
 
 FORMS = ("int8", "int4")
@@ -114,12 +115,13 @@ class Quantizer:
             raise ConfigError(f"quantize must be one of {', '.join(FORMS)}, not {form!r}")
         self.form = form
         self.model = model
+        self.others = WeakSet(candidates(model))
         parts = (model.llm, model.depformer_in, model.depformer, model.audio_linears)
         self.layers = WeakSet(  # it must not keep what has been replaced
             layer
             for part in parts
             for name, layer in part.named_modules()
-            if isinstance(layer, nn.Linear) and not name.endswith("kv_proj")  # that one encodes pictures
+            if isinstance(layer, nn.Linear) and layer not in self.others
         )
 
     def expect(self) -> None:
@@ -141,9 +143,14 @@ class Quantizer:
     def saved_bytes(self, dtype: torch.dtype) -> int:
         """About how much smaller than in ``dtype`` the layers will be."""
         weights = sum(layer.weight.numel() for layer in self.layers)
-        return int(weights * (dtype.itemsize - (1 if self.form == "int8" else 0.55)))
+        others = sum(layer.weight.numel() for layer in self.others)
+        return int(
+            weights * (dtype.itemsize - (1 if self.form == "int8" else 0.55)) + others * (dtype.itemsize - 1.1)
+        )
 
-    def _stored(self, layer: nn.Module) -> StoredWeight | None:
+    def _stored(self, layer: nn.Module) -> nn.Module | None:
+        if layer in self.others:
+            return compact(layer)
         if layer not in self.layers:
             return None
         assert isinstance(layer, nn.Linear)

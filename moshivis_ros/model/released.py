@@ -182,6 +182,6 @@ def _put(
         levels = copy(value.levels, value.levels.dtype).flatten(1)
         packed = Packed(levels, copy(value.scales, value.scales.dtype), offsets)
         table = isinstance(old, nn.Embedding)
-        new = PackedEmbedding(packed, columns, dtype) if table else PackedLinear(packed, columns)
+        new = PackedEmbedding(packed, columns) if table else PackedLinear(packed, columns)
         above, _, attribute = module.rpartition(".")
         setattr(model.get_submodule(above), attribute, new)
