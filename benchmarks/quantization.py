@@ -3,10 +3,12 @@
     python benchmarks/quantization.py memory
     python benchmarks/quantization.py damage tests/golden/tiny_a tests/golden/tiny_b
     python benchmarks/quantization.py random full 6
+    python benchmarks/quantization.py outliers full 6
     python benchmarks/quantization.py answers builtin 56
 
 `memory` allocates nothing. `damage` feeds every model the golden tokens and compares its logits with float32. `random`
 does so with random weights of a size of `moshivis bench` and 6 frames; of the full size it takes 6 GB and some minutes.
+`outliers` does so with weights and channels that are as uneven as those of trained models (see _uneven).
 `answers` asks a trained miniature 56 written questions of each kind, as `moshivis eval` does, and counts the right answers.
 """
 
@@ -27,7 +29,7 @@ from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, Examination, look
 from moshivis_ros.evaluation.scoring import questions
 from moshivis_ros.model.checkpoint import load_model, resolve
-from moshivis_ros.model.layers import rotary, rotary_frequencies
+from moshivis_ros.model.layers import RMSNorm, rotary, rotary_frequencies
 from moshivis_ros.model.lm import ImageKV, Layer, MoshiVis, Position, Window
 from moshivis_ros.model.quantize import Quantizer, quantize
 from moshivis_ros.model.sampling import Sampling
@@ -60,9 +62,6 @@ def table() -> None:
     for part in columns["bf16"]:
         print(f"| {part} |" + "".join(f" {column[part] / 1e9:.2f} |" for column in columns.values()))
     print("| **sum** |" + "".join(f" **{sum(column.values()) / 1e9:.2f}** |" for column in columns.values()))
-    plain = columns["bf16"]
-    print(f"\nint8 embeddings would save {plain['embeddings'] / 2e9:.2f} GB,", end=" ")
-    print(f"an int8 image encoder {plain['image encoder'] / 2e9:.2f} GB.")
 
 
 def damage(folders: list[str]) -> None:
@@ -82,7 +81,7 @@ def damage(folders: list[str]) -> None:
 
 
 @torch.no_grad()
-def random(size: str, steps: int) -> None:
+def random(size: str, steps: int, outliers: bool = False) -> None:
     """Random weights, layer by layer: memory holds one layer at a time, and the depformer."""
     torch.manual_seed(0)
     config = dataclasses.replace(SIZES[size], context=steps, siglip=SIZES["tiny"].siglip)
@@ -104,6 +103,8 @@ def random(size: str, steps: int) -> None:
     frequencies[:2] = rotary_frequencies(width, config.max_period)
     for index in range(config.num_layers):
         exact = Layer(config, index)
+        if outliers:
+            _uneven(exact)
         for form, (dtype, weights, window) in forms.items():
             layer = _smaller(copy.deepcopy(exact).to(dtype), weights)
             if index == 0:
@@ -124,7 +125,10 @@ def random(size: str, steps: int) -> None:
     reference: tuple[Tensor, Tensor] | None = None
     for form, (dtype, weights, _) in forms.items():
         torch.manual_seed(1)
-        model = MoshiVis(dataclasses.replace(config, num_layers=1)).requires_grad_(False).to(dtype)
+        model = MoshiVis(dataclasses.replace(config, num_layers=1)).requires_grad_(False)
+        if outliers:
+            _uneven(model)
+        model.to(dtype)
         if weights:
             quantize(model, weights)
         state = model.llm.out_norm(hidden[form])
@@ -146,6 +150,25 @@ def random(size: str, steps: int) -> None:
             reference = found
         else:
             _row(size, form, reference, found)
+
+
+def _uneven(part: nn.Module) -> None:
+    """Make weights what those of trained models are like, their mean square kept.
+
+    Tails of Student's t of 5 degrees of freedom; rows and columns of different size (log-normal, 0.4 and 0.3); one column in
+    200 is 5 times larger, and one channel in 200 leaves a norm 10 times larger (the others: log-normal, 0.3).
+    """
+    for layer in part.modules():
+        if isinstance(layer, nn.Linear):
+            old = layer.weight
+            new = torch.distributions.StudentT(5.0).sample(old.shape)
+            new *= torch.exp(0.4 * torch.randn(len(old), 1)) * torch.exp(0.3 * torch.randn(1, old.shape[1]))
+            new[:, torch.randperm(old.shape[1])[: max(1, old.shape[1] // 200)]] *= 5
+            old.copy_(new * (old.square().mean() / new.square().mean()).sqrt())
+        elif isinstance(layer, RMSNorm):
+            new = torch.exp(0.3 * torch.randn(layer.alpha.shape))
+            new[..., torch.randperm(new.shape[-1])[: max(1, new.shape[-1] // 200)]] *= 10
+            layer.alpha.copy_(new / new.square().mean().sqrt())
 
 
 def _smaller(layer: Layer, form: str | None) -> Layer:
@@ -177,7 +200,6 @@ def answers(name: str, per_kind: int) -> None:
     tokenizer = Tokenizer.load(folder, plain.config)
     siglip = plain.config.siglip
     pictures = pool("build/builtin/pictures/test.npz", 1500, 99, siglip.image_size, siglip.patch_size)
-    tokens = look(plain, pictures)
     asked = questions(Random("questions 5"), pictures, per_kind, KIND_ORDER)
     kinds = {exchange.kind: sum(e.kind == exchange.kind for e, _ in asked) for exchange, _ in asked}
     print(
@@ -192,6 +214,7 @@ def answers(name: str, per_kind: int) -> None:
         ("int4", torch.float32, "int4"),
     ):
         model = load_model(folder, "cpu", dtype, form)
+        tokens = look(model, pictures)
         examination = Examination(model, tokenizer, pictures, tokens, "written", None, Sampling(0.0), 5)
         scores = examination.ask(asked, blind=False).scores
         shares = [np.mean([score.right for part in scores.values() for score in part])]
@@ -232,8 +255,8 @@ if __name__ == "__main__":
         table()
     elif sys.argv[1:2] == ["damage"] and len(sys.argv) > 2:
         damage(sys.argv[2:])
-    elif sys.argv[1:2] == ["random"] and len(sys.argv) == 4:
-        random(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1:2] in (["random"], ["outliers"]) and len(sys.argv) == 4:
+        random(sys.argv[2], int(sys.argv[3]), sys.argv[1] == "outliers")
     elif sys.argv[1:2] == ["answers"] and len(sys.argv) == 4:
         answers(sys.argv[2], int(sys.argv[3]))
     else:

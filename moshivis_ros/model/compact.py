@@ -49,4 +49,3 @@ def _int8(weight: Tensor, group: int) -> Packed:
         rounded = (groups / scales[part].float()[..., None]).round().clamp(-127, 127)
         levels[part] = rounded.flatten(1).to(torch.int8)
     return Packed(levels, scales, None)
-
