@@ -86,7 +86,7 @@ def test_mlx_weights_are_kept_as_they_are() -> None:
         stored[f"text_linear.{name}"].float().numpy()[..., None] for name in ("scales", "biases")
     )
     np.testing.assert_array_equal(
-        layer.packed.rows(slice(None), 256).numpy(), (levels * scales + biases).reshape(48, 256)
+        layer.packed.weights(slice(None), 256).numpy(), (levels * scales + biases).reshape(48, 256)
     )
     used = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     assert used < (MLX / "q4" / "model.q4.safetensors").stat().st_size
@@ -260,7 +260,7 @@ def test_many_vectors_and_many_rows(bits: int, dtype: torch.dtype, monkeypatch: 
     levels = torch.randint(256, (20, 64 * bits // 8), generator=generator, dtype=torch.uint8)
     packed = Packed(levels, torch.rand(20, 2, generator=generator).half(), torch.rand(20, 2).half())
     layer = PackedLinear(packed, 64, torch.rand(20).to(dtype))
-    weight = packed.rows(slice(None), 64)
+    weight = packed.weights(slice(None), 64)
     for batch in (1, 3, 40):
         x = torch.randn(batch, 64, generator=generator).to(dtype)
         expected = torch.nn.functional.linear(x.float(), weight, layer.bias.float())

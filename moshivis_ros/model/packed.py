@@ -18,25 +18,34 @@ BLOCK = 1 << 22  # weights that are unpacked at a time: what is needed beside th
 class Packed(NamedTuple):
     """One matrix.
 
-    ``levels`` [rows, columns] are int8 or uint8, or, if there are half as many, uint8 with two levels of 4 bits each, the
-    left one in the low half. ``scales`` and ``offsets`` (None: 0) [rows, groups], of any floating-point type, belong to
-    as many columns each.
+    ``levels`` [rows, columns] are int8 or uint8; or uint8 [rows, columns / 2] with two levels 0..15 in each byte: in a
+    group's byte j the low half is of its column j, the high half of its column j + group / 2 (a processor unpacks that
+    without moving anything). ``scales`` and ``offsets`` (None: 0) [rows, groups] are of any floating-point type, and a
+    group is as many columns as there are in a row for each.
     """
 
     levels: Tensor
     scales: Tensor
     offsets: Tensor | None
 
-    def rows(self, which: Tensor | slice, columns: int) -> Tensor:
+    def weights(self, which: Tensor | slice, columns: int) -> Tensor:
         """These rows as weights, float32 [..., columns]."""
         levels, scales = self.levels[which], self.scales[which]
+        groups: Tensor = levels.unflatten(-1, (scales.shape[-1], -1))
         if levels.shape[-1] < columns:
-            levels = torch.stack((levels & 15, levels >> 4), dim=-1).flatten(-2)
-        groups: Tensor = levels.float().unflatten(-1, (scales.shape[-1], -1))
-        weights = groups * scales.float()[..., None]
+            groups = torch.cat((groups & 15, groups >> 4), dim=-1)
+        weights = groups.float() * scales.float()[..., None]
         if self.offsets is not None:
             weights = weights + self.offsets[which].float()[..., None]
         return weights.flatten(-2)
+
+
+def by_halves(levels: Tensor, groups: int) -> Tensor:
+    """Levels [rows, columns / 2] of 4 bits, two neighbours in a byte, the left one in the low half, as Packed wants them."""
+    parts = levels.unflatten(1, (groups, -1))
+    neighbours = torch.stack((parts & 15, parts >> 4), dim=-1).flatten(-2)
+    low, high = neighbours.chunk(2, dim=-1)
+    return (low | high << 4).flatten(1)
 
 
 class _Holder(nn.Module):
@@ -70,7 +79,7 @@ class PackedLinear(_Holder):
         type_ = torch.float32 if x.numel() <= 16 * self.columns else x.dtype
         step = max(1, BLOCK // self.columns)
         parts = [
-            F.linear(x.to(type_), self.packed.rows(slice(first, first + step), self.columns).to(type_))
+            F.linear(x.to(type_), self.packed.weights(slice(first, first + step), self.columns).to(type_))
             for first in range(0, len(self.levels), step)
         ]
         out = torch.cat(parts, dim=-1).to(x.dtype)
@@ -81,7 +90,7 @@ class PackedEmbedding(_Holder):
     """Embedding whose table is a packed matrix."""
 
     def forward(self, ids: Tensor) -> Tensor:  # [...] -> float32 [..., columns]
-        return self.packed.rows(ids, self.columns)
+        return self.packed.weights(ids, self.columns)
 
 
 def look_up(table: nn.Module, ids: Tensor) -> Tensor:

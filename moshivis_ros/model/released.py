@@ -21,7 +21,7 @@ from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.gguf_file import GgufFile
 from moshivis_ros.model.lm import MoshiVis, window_bytes
 from moshivis_ros.model.mlx_file import MlxFile, is_mlx
-from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
+from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear, by_halves
 from moshivis_ros.model.weights import MAX_LISTED, check_fits
 
 # Repos, and their files with the bits a weight takes, the best first.
@@ -35,7 +35,11 @@ NORM = "real_rms_norm_f32"
 
 
 class QuantizedFile(Protocol):
-    """A file of weights, mapped: nothing is read before it is copied."""
+    """A file of weights, mapped: nothing is read before it is copied.
+
+    Its levels of 4 bits are two neighbours in a byte, the left one in the low half; a matrix of 8 bits may have its groups
+    as a third dimension.
+    """
 
     names: set[str]  # of all tensors
 
@@ -180,6 +184,8 @@ def _put(
         columns = old.get_parameter(parameter).shape[-1]
         offsets = None if value.offsets is None else copy(value.offsets, value.offsets.dtype)
         levels = copy(value.levels, value.levels.dtype).flatten(1)
+        if levels.shape[1] < columns:
+            levels = by_halves(levels, value.scales.shape[1])
         packed = Packed(levels, copy(value.scales, value.scales.dtype), offsets)
         table = isinstance(old, nn.Embedding)
         new = PackedEmbedding(packed, columns) if table else PackedLinear(packed, columns)
