@@ -29,8 +29,9 @@ from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, Examination, look
 from moshivis_ros.evaluation.scoring import questions
 from moshivis_ros.model.checkpoint import load_model, resolve
-from moshivis_ros.model.layers import RMSNorm, rotary, rotary_frequencies
+from moshivis_ros.model.layers import RMSNorm, TokenEmbedding, rotary, rotary_frequencies
 from moshivis_ros.model.lm import ImageKV, Layer, MoshiVis, Position, Window
+from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
 from moshivis_ros.model.quantize import Quantizer, quantize
 from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.stream import Stream
@@ -49,6 +50,23 @@ def released(form: str | None) -> MoshiVis:
     return model
 
 
+def packed(bits: int, group: int, offsets: bool) -> MoshiVis:
+    """The released model as one of the released quantised files holds it, of no memory (see model/released.py)."""
+    model = released(None)
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, (nn.Linear, TokenEmbedding)) and parent is not model.image_prefix:
+                if hasattr(layer, "bias") and layer.bias is not None:
+                    continue  # the image encoder's own
+                rows, columns = layer.weight.shape
+                levels = torch.empty(rows, columns * bits // 8, dtype=torch.uint8, device="meta")
+                scales = torch.empty(rows, columns // group, dtype=torch.bfloat16, device="meta")
+                other = torch.empty_like(scales) if offsets else None
+                holder = PackedLinear if isinstance(layer, nn.Linear) else PackedEmbedding
+                setattr(parent, name, holder(Packed(levels, scales, other), columns))
+    return model
+
+
 def table() -> None:
     """Everything that is loaded with the released model, window full, CUDA context apart."""
     columns = {
@@ -57,6 +75,10 @@ def table() -> None:
         "int8, int8 window": memory(released("int8"), "int8", mimi=MIMI_BYTES),
         "int4 g128": memory(released("int4"), mimi=MIMI_BYTES),
         "int4 g128, int8 window": memory(released("int4"), "int8", mimi=MIMI_BYTES),
+        "q8_0": memory(packed(8, 32, False), mimi=MIMI_BYTES),
+        "MLX q8": memory(packed(8, 64, True), mimi=MIMI_BYTES),
+        "MLX q4": memory(packed(4, 32, True), mimi=MIMI_BYTES),
+        "MLX q4, int8 window": memory(packed(4, 32, True), "int8", mimi=MIMI_BYTES),
     }
     print("| GB |" + "".join(f" {form} |" for form in columns) + "\n|---|" + "---:|" * len(columns))
     for part in columns["bf16"]:
@@ -155,13 +177,13 @@ def random(size: str, steps: int, outliers: bool = False) -> None:
 def _uneven(part: nn.Module) -> None:
     """Make weights what those of trained models are like, their mean square kept.
 
-    Tails of Student's t of 5 degrees of freedom; rows and columns of different size (log-normal, 0.4 and 0.3); one column in
-    200 is 5 times larger, and one channel in 200 leaves a norm 10 times larger (the others: log-normal, 0.3).
+    Each weight is normal times a size of its own (log-normal, 0.5: long tails), rows and columns have sizes too (0.4 and 0.3),
+    one column in 200 is 5 times larger, and one channel in 200 leaves a norm 10 times larger (the others: log-normal, 0.3).
     """
     for layer in part.modules():
         if isinstance(layer, nn.Linear):
             old = layer.weight
-            new = torch.distributions.StudentT(5.0).sample(old.shape)
+            new = torch.randn(old.shape) * torch.randn(old.shape).mul_(0.5).exp_()
             new *= torch.exp(0.4 * torch.randn(len(old), 1)) * torch.exp(0.3 * torch.randn(1, old.shape[1]))
             new[:, torch.randperm(old.shape[1])[: max(1, old.shape[1] // 200)]] *= 5
             old.copy_(new * (old.square().mean() / new.square().mean()).sqrt())
