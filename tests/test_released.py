@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.image_encoder import preprocess
 from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.mlx_file import MlxFile
 from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
 from moshivis_ros.model.sampling import GREEDY
 from moshivis_ros.model.stream import Stream
@@ -246,9 +250,57 @@ def test_what_is_wrong_with_a_gguf_file(q8_0: Path, tmp_path: Path, monkeypatch:
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(CheckpointError, match="cut short, damaged or not a GGUF file"):
         load_model(folder, "cpu", torch.float32)
-    monkeypatch.setitem(__import__("sys").modules, "gguf", None)
+    monkeypatch.setitem(sys.modules, "gguf", None)
     with pytest.raises(MissingDependencyError, match="pip install gguf"):
         load_model(q8_0, "cpu", torch.float32)
+
+
+MEASURE = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from memory import peak_of
+from moshivis_ros.model.checkpoint import load_model
+
+load_model(Path(sys.argv[1]), "cpu", torch.bfloat16)  # what torch itself loads on first use is not the model's
+print(peak_of(lambda: load_model(Path(sys.argv[2]), "cpu", torch.bfloat16))[0])
+"""
+
+
+class Everything(set[str]):
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_memory_holds_the_model_and_one_tensor(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        ModelConfig.preset("tiny"), dim=1024, num_heads=8, num_layers=8, model="model.q4.safetensors"
+    )
+    config.save(tmp_path)
+    with torch.device("meta"):
+        model = MoshiVis(config)
+    names, tensors = MlxFile.__new__(MlxFile), {}
+    names.names = Everything()
+    for name, expected in model.named_parameters():
+        module, _, parameter = name.rpartition(".")
+        parts = names.parts(module, parameter)
+        columns = expected.shape[-1]
+        if expected.dim() == 2 and columns % 32 == 0 and ".enc." not in name:
+            tensors[parts[0]] = torch.ones(len(expected), columns // 8, dtype=torch.int32).view(torch.uint32)
+            for part in parts[1:]:
+                tensors[part] = torch.ones(len(expected), columns // 32, dtype=torch.bfloat16)
+        else:
+            tensors[parts[0]] = torch.ones(expected.shape, dtype=torch.bfloat16)
+    save_file(tensors, tmp_path / config.model)
+    largest = max(t.numel() * t.element_size() for t in tensors.values())
+    command = [sys.executable, "-c", MEASURE, MLX / "q4", tmp_path, Path(__file__).parent]
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    size = (tmp_path / config.model).stat().st_size
+    assert size > 8 * largest
+    # unpacking levels of 4 bits takes some copies of one tensor
+    assert 0.9 * size < int(done.stdout) < 1.05 * size + 5 * largest
 
 
 @pytest.mark.parametrize("bits", [4, 8])
