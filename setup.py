@@ -29,10 +29,14 @@ setup(
     ],
     extras_require={
         "evaluation": ["matplotlib>=3.5"],
+        "gguf": ["gguf>=0.10"],  # kyutai/moshika-vis-candle-q8
         "onnx": ["onnx>=1.16"],  # and onnxruntime, or onnxruntime-gpu: the machine decides
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
-        "dev": ["hypothesis", "matplotlib>=3.5", "mypy==2.4.1", "pytest>=7", "ruff==0.17.6", "soundfile", "types-PyYAML"],
+        "dev": [
+            "gguf>=0.10", "hypothesis", "matplotlib>=3.5", "mypy==2.4.1", "pytest>=7", "ruff==0.17.6", "soundfile",
+            "types-PyYAML",
+        ],  # fmt: skip
         # A whole ROS 2 (Kilted) as wheels, and what builds the messages: what `make` uses where no ROS is installed.
         "ros": [
             "ros-rclpy[fastrtps]~=9.1.2",

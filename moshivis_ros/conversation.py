@@ -84,7 +84,7 @@ class Conversation:
     ) -> None:
         self.config = model.config
         self._model = model
-        self._device = model.llm.text_emb.weight.device
+        self._device = model.llm.out_norm.alpha.device
         self._image_kv = image_encoder or model.image_kv
         self._codec = codec
         self._tokenizer = tokenizer
@@ -126,7 +126,7 @@ class Conversation:
         kv_cache: str | None = None,
         image_encoder: str = "torch",
     ) -> Conversation:
-        """Load a checkpoint: a folder, or a Hugging Face repo id, which is downloaded once.
+        """Load a checkpoint: a folder, a Hugging Face repo id, which is downloaded once, or a file of either.
 
         device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
         given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
@@ -139,8 +139,9 @@ class Conversation:
         if seed is not None and not 0 <= seed < 2**31:
             raise ConfigError(f"seed must be from 0 to {2**31 - 1}, not {seed}")
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        folder = resolve(name_or_folder, revision=revision)
-        model = load_model(folder, device, dtype, quantize, kv_cache)
+        path = resolve(name_or_folder, revision, device, kv_cache)
+        model = load_model(path, device, dtype, quantize, kv_cache)
+        folder = path if path.is_dir() else path.parent
         codec = Codec.load(folder, model.config, device)
         tokenizer = Tokenizer.load(folder, model.config)
         if image_encoder not in ("torch", "onnx"):

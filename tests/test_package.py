@@ -98,7 +98,7 @@ def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
     required = {name(line) for line in metadata["install_requires"]}
     extra = {
         name(line)
-        for part in ("evaluation", "onnx", "simulation", "training")
+        for part in ("evaluation", "gguf", "onnx", "simulation", "training")
         for line in metadata["extras_require"][part]
     }
     known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | WHERE_ROS_IS | {"moshivis_ros"}

@@ -69,11 +69,11 @@ def load_into(
     part of the module as soon as a tensor of it is filled, and may replace what is filled. Raises
     CheckpointError.
     """
-    with _open(path) as file:
+    with open_file(path) as file:
         _check(file, layout, path)
         types = {name: dtype if t.is_floating_point() else t.dtype for name, t in layout.items()}
         weights = sum(t.numel() * types[name].itemsize for name, t in layout.items())
-        _check_fits(weights + extra_bytes, path, device)
+        check_fits(weights + extra_bytes, path, device)
         # copy_, not the mapped pages themselves: a file that is replaced, or evicted from memory, while the
         # model talks must not stop it.
         console = Console(stderr=True)
@@ -127,13 +127,13 @@ def write(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def stored_type(path: Path) -> torch.dtype:
     """The floating-point type that most of a checkpoint's tensors have. Raises CheckpointError."""
-    with _open(path) as file:
+    with open_file(path) as file:
         found = Counter(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118
     types = {text: dtype for dtype, text in _TYPES.items() if dtype.is_floating_point}
     return types.get(found.most_common(1)[0][0], torch.float32)
 
 
-def _open(path: Path) -> Any:
+def open_file(path: Path) -> Any:
     if path.suffix in PICKLE_SUFFIXES:
         raise CheckpointError(
             f"{path.name}: pickle files can run code when read, so they never are; {_CONVERT}"
@@ -210,7 +210,7 @@ def _filled(file: Any, name: str, tensor: Tensor, path: Path) -> Tensor:
     return tensor
 
 
-def _check_fits(needed: int, path: Path, device: torch.device | str) -> None:
+def check_fits(needed: int, path: Path, device: torch.device | str) -> None:
     if torch.device(device).type != "cuda":
         return
     free, total = torch.cuda.mem_get_info(device)
