@@ -18,7 +18,7 @@ from moshivis_ros import arguments
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float, files
 from moshivis_ros.audio.devices import BLOCKS_PER_SECOND, Microphone, Speaker
 from moshivis_ros.audio.framing import AudioInput, Framer, silence
-from moshivis_ros.errors import ConfigError, MoshiVisError
+from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.kept import Kept
 from moshivis_ros.transcript import Piece, Utterance
 from moshivis_ros.vision.refresh_policy import POLICIES, Settings

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from moshivis_ros.errors import CheckpointError
-from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.config import ModelConfig, NormForm
 from moshivis_ros.model.gguf_file import GgufFile
 from moshivis_ros.model.lm import MoshiVis, window_bytes
 from moshivis_ros.model.mlx_file import MlxFile, is_mlx
 from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear, by_halves
-from moshivis_ros.model.weights import MAX_LISTED, check_fits
+from moshivis_ros.model.weights import MAX_LISTED, check_fits, unfilled
 
 # Repos, and their files with the bits a weight takes, the best first.
 REPOS = {
@@ -31,7 +31,7 @@ REPOS = {
 }
 FILES = dict(chain.from_iterable(files.items() for files in REPOS.values()))
 # Both programs take the mean square in every norm (the original: the variance in depformer and image prefix).
-NORM = "real_rms_norm_f32"
+NORM: NormForm = "real_rms_norm_f32"
 
 
 class QuantizedFile(Protocol):
@@ -68,7 +68,7 @@ def load(
     """
     if not (path.parent / "config.yaml").exists():
         config = dataclasses.replace(config, norm=NORM, norm_xa=NORM)
-    with torch.device("meta"):
+    with unfilled():
         model = MoshiVis(config)
     file: QuantizedFile = GgufFile(path) if path.suffix == ".gguf" else MlxFile(path)
     found = _find(model, file, path)
@@ -84,7 +84,7 @@ def choose(files: list[str], device: torch.device | str, kv_cache: str | None) -
     device = torch.device(device)
     cuda = device.type == "cuda"
     config, dtype = ModelConfig.preset("moshika-vis"), torch.bfloat16 if cuda else torch.float32
-    with torch.device("meta"):
+    with unfilled():
         model = MoshiVis(config)
     encoder = sum(weight.numel() for weight in model.image_prefix.parameters())
     packed = sum(weight.numel() for weight in model.parameters()) - encoder

@@ -139,7 +139,7 @@ def open_file(path: Path) -> Any:
             f"{path.name}: pickle files can run code when read, so they never are; {_CONVERT}"
         )
     if not path.is_file() and shards.index_of(path).is_file():
-        return shards.Shards(shards.index_of(path), _open)
+        return shards.Shards(shards.index_of(path), open_file)
     if not path.is_file():
         pickles = [p.name for p in path.parent.glob("*") if p.suffix in PICKLE_SUFFIXES]
         beside = f" There is {pickles[0]}, but pickle files are never read: {_CONVERT}." if pickles else ""

@@ -101,10 +101,10 @@ def _png_ends(encoded: Picture) -> bool:
     """Whether every chunk of a PNG is there, to its last."""
     place = len(_PNG)
     while place + 12 <= encoded.size:
-        length, kind = struct.unpack_from(">I4s", encoded, place)
+        length, kind = struct.unpack_from(">I4s", encoded.data, place)
         place += 12 + length
         if kind == b"IEND":
-            return place <= encoded.size
+            return bool(place <= encoded.size)
     return False
 
 
