@@ -10,13 +10,14 @@ in_venv := VIRTUAL_ENV=$(venv) CMAKE_PREFIX_PATH=$(venv) PATH="$(venv)/bin:$$PAT
 run := AMENT_PREFIX_PATH=$(venv) $(in_venv)
 configs := moshivis_ros/training/configs
 trained := build/builtin
-sources := CMakeLists.txt package.xml scripts/node.in $(shell find msg moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
+sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shell find msg moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
 
 .PHONY: help talk test build lint builtin clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
 	@echo "Variables: OUT ($(OUT)), MODEL (a checkpoint folder or Hugging Face repo for talk), PYTHON ($(PYTHON)),"
+	@echo "           FUZZ_SECONDS (for which test reads inputs changed at random, 120),"
 	@echo "           TORCH_INDEX (where to take torch from instead of PyPI)"
 
 talk: .venv/built  ## a conversation through the real nodes; leaves conversation.wav and transcript.json in $(OUT)

@@ -13,6 +13,7 @@ setup(
     python_requires=">=3.10",
     # No torch, and no moshi, which pins one: a robot's own torch must stay, and the numpy that it was built with.
     install_requires=[
+        "av>=14.2",  # FFmpeg: reads recordings and videos, writes recordings
         "einops>=0.7",  # moshi is installed without its dependencies: these are also its own
         "huggingface_hub>=0.24,<1",
         "numpy>=1.21",
@@ -24,20 +25,25 @@ setup(
         "safetensors>=0.4,<0.8",
         "sentencepiece>=0.2",
         "sounddevice>=0.4.4",
-        "soundfile>=0.12",
         "tqdm>=4.48",
     ],
     extras_require={
         "evaluation": ["matplotlib>=3.5"],
+        "gguf": ["gguf>=0.10"],  # kyutai/moshika-vis-candle-q8
         "onnx": ["onnx>=1.16"],  # and onnxruntime, or onnxruntime-gpu: the machine decides
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
-        "dev": ["hypothesis", "matplotlib>=3.5", "mypy==2.4.1", "pytest>=7", "ruff==0.17.6", "types-PyYAML"],
+        "dev": [
+            "gguf>=0.10", "hypothesis", "matplotlib>=3.5", "mypy==2.4.1", "pytest>=7", "ruff==0.17.6", "soundfile",
+            "types-PyYAML",
+        ],  # fmt: skip
         # A whole ROS 2 (Kilted) as wheels, and what builds the messages: what `make` uses where no ROS is installed.
         "ros": [
             "ros-rclpy[fastrtps]~=9.1.2",
             "ros-diagnostic-msgs~=5.5.1",
+            "ros-geometry-msgs~=5.5.1",
             "ros-lifecycle-msgs~=2.3.0",
+            "ros-nav-msgs~=5.5.1",
             "ros-sensor-msgs~=5.5.1",
             "ros-std-msgs~=5.5.1",
             "ros-std-srvs~=5.5.1",

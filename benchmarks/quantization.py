@@ -3,10 +3,12 @@
     python benchmarks/quantization.py memory
     python benchmarks/quantization.py damage tests/golden/tiny_a tests/golden/tiny_b
     python benchmarks/quantization.py random full 6
+    python benchmarks/quantization.py outliers full 6
     python benchmarks/quantization.py answers builtin 56
 
 `memory` allocates nothing. `damage` feeds every model the golden tokens and compares its logits with float32. `random`
 does so with random weights of a size of `moshivis bench` and 6 frames; of the full size it takes 6 GB and some minutes.
+`outliers` does so with weights and channels that are as uneven as those of trained models (see _uneven).
 `answers` asks a trained miniature 56 written questions of each kind, as `moshivis eval` does, and counts the right answers.
 """
 
@@ -27,8 +29,9 @@ from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, Examination, look
 from moshivis_ros.evaluation.scoring import questions
 from moshivis_ros.model.checkpoint import load_model, resolve
-from moshivis_ros.model.layers import rotary, rotary_frequencies
+from moshivis_ros.model.layers import RMSNorm, TokenEmbedding, rotary, rotary_frequencies
 from moshivis_ros.model.lm import ImageKV, Layer, MoshiVis, Position, Window
+from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
 from moshivis_ros.model.quantize import Quantizer, quantize
 from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.stream import Stream
@@ -47,6 +50,23 @@ def released(form: str | None) -> MoshiVis:
     return model
 
 
+def packed(bits: int, group: int, offsets: bool) -> MoshiVis:
+    """The released model as one of the released quantised files holds it, of no memory (see model/released.py)."""
+    model = released(None)
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, (nn.Linear, TokenEmbedding)) and parent is not model.image_prefix:
+                if hasattr(layer, "bias") and layer.bias is not None:
+                    continue  # the image encoder's own
+                rows, columns = layer.weight.shape
+                levels = torch.empty(rows, columns * bits // 8, dtype=torch.uint8, device="meta")
+                scales = torch.empty(rows, columns // group, dtype=torch.bfloat16, device="meta")
+                other = torch.empty_like(scales) if offsets else None
+                holder = PackedLinear if isinstance(layer, nn.Linear) else PackedEmbedding
+                setattr(parent, name, holder(Packed(levels, scales, other), columns))
+    return model
+
+
 def table() -> None:
     """Everything that is loaded with the released model, window full, CUDA context apart."""
     columns = {
@@ -55,14 +75,15 @@ def table() -> None:
         "int8, int8 window": memory(released("int8"), "int8", mimi=MIMI_BYTES),
         "int4 g128": memory(released("int4"), mimi=MIMI_BYTES),
         "int4 g128, int8 window": memory(released("int4"), "int8", mimi=MIMI_BYTES),
+        "q8_0": memory(packed(8, 32, False), mimi=MIMI_BYTES),
+        "MLX q8": memory(packed(8, 64, True), mimi=MIMI_BYTES),
+        "MLX q4": memory(packed(4, 32, True), mimi=MIMI_BYTES),
+        "MLX q4, int8 window": memory(packed(4, 32, True), "int8", mimi=MIMI_BYTES),
     }
     print("| GB |" + "".join(f" {form} |" for form in columns) + "\n|---|" + "---:|" * len(columns))
     for part in columns["bf16"]:
         print(f"| {part} |" + "".join(f" {column[part] / 1e9:.2f} |" for column in columns.values()))
     print("| **sum** |" + "".join(f" **{sum(column.values()) / 1e9:.2f}** |" for column in columns.values()))
-    plain = columns["bf16"]
-    print(f"\nint8 embeddings would save {plain['embeddings'] / 2e9:.2f} GB,", end=" ")
-    print(f"an int8 image encoder {plain['image encoder'] / 2e9:.2f} GB.")
 
 
 def damage(folders: list[str]) -> None:
@@ -82,7 +103,7 @@ def damage(folders: list[str]) -> None:
 
 
 @torch.no_grad()
-def random(size: str, steps: int) -> None:
+def random(size: str, steps: int, outliers: bool = False) -> None:
     """Random weights, layer by layer: memory holds one layer at a time, and the depformer."""
     torch.manual_seed(0)
     config = dataclasses.replace(SIZES[size], context=steps, siglip=SIZES["tiny"].siglip)
@@ -104,6 +125,8 @@ def random(size: str, steps: int) -> None:
     frequencies[:2] = rotary_frequencies(width, config.max_period)
     for index in range(config.num_layers):
         exact = Layer(config, index)
+        if outliers:
+            _uneven(exact)
         for form, (dtype, weights, window) in forms.items():
             layer = _smaller(copy.deepcopy(exact).to(dtype), weights)
             if index == 0:
@@ -124,7 +147,10 @@ def random(size: str, steps: int) -> None:
     reference: tuple[Tensor, Tensor] | None = None
     for form, (dtype, weights, _) in forms.items():
         torch.manual_seed(1)
-        model = MoshiVis(dataclasses.replace(config, num_layers=1)).requires_grad_(False).to(dtype)
+        model = MoshiVis(dataclasses.replace(config, num_layers=1)).requires_grad_(False)
+        if outliers:
+            _uneven(model)
+        model.to(dtype)
         if weights:
             quantize(model, weights)
         state = model.llm.out_norm(hidden[form])
@@ -146,6 +172,25 @@ def random(size: str, steps: int) -> None:
             reference = found
         else:
             _row(size, form, reference, found)
+
+
+def _uneven(part: nn.Module) -> None:
+    """Make weights what those of trained models are like, their mean square kept.
+
+    Each weight is normal times a size of its own (log-normal, 0.5: long tails), rows and columns have sizes too (0.4 and 0.3),
+    one column in 200 is 5 times larger, and one channel in 200 leaves a norm 10 times larger (the others: log-normal, 0.3).
+    """
+    for layer in part.modules():
+        if isinstance(layer, nn.Linear):
+            old = layer.weight
+            new = torch.randn(old.shape) * torch.randn(old.shape).mul_(0.5).exp_()
+            new *= torch.exp(0.4 * torch.randn(len(old), 1)) * torch.exp(0.3 * torch.randn(1, old.shape[1]))
+            new[:, torch.randperm(old.shape[1])[: max(1, old.shape[1] // 200)]] *= 5
+            old.copy_(new * (old.square().mean() / new.square().mean()).sqrt())
+        elif isinstance(layer, RMSNorm):
+            new = torch.exp(0.3 * torch.randn(layer.alpha.shape))
+            new[..., torch.randperm(new.shape[-1])[: max(1, new.shape[-1] // 200)]] *= 10
+            layer.alpha.copy_(new / new.square().mean().sqrt())
 
 
 def _smaller(layer: Layer, form: str | None) -> Layer:
@@ -177,7 +222,6 @@ def answers(name: str, per_kind: int) -> None:
     tokenizer = Tokenizer.load(folder, plain.config)
     siglip = plain.config.siglip
     pictures = pool("build/builtin/pictures/test.npz", 1500, 99, siglip.image_size, siglip.patch_size)
-    tokens = look(plain, pictures)
     asked = questions(Random("questions 5"), pictures, per_kind, KIND_ORDER)
     kinds = {exchange.kind: sum(e.kind == exchange.kind for e, _ in asked) for exchange, _ in asked}
     print(
@@ -192,6 +236,7 @@ def answers(name: str, per_kind: int) -> None:
         ("int4", torch.float32, "int4"),
     ):
         model = load_model(folder, "cpu", dtype, form)
+        tokens = look(model, pictures)
         examination = Examination(model, tokenizer, pictures, tokens, "written", None, Sampling(0.0), 5)
         scores = examination.ask(asked, blind=False).scores
         shares = [np.mean([score.right for part in scores.values() for score in part])]
@@ -232,8 +277,8 @@ if __name__ == "__main__":
         table()
     elif sys.argv[1:2] == ["damage"] and len(sys.argv) > 2:
         damage(sys.argv[2:])
-    elif sys.argv[1:2] == ["random"] and len(sys.argv) == 4:
-        random(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1:2] in (["random"], ["outliers"]) and len(sys.argv) == 4:
+        random(sys.argv[2], int(sys.argv[3]), sys.argv[1] == "outliers")
     elif sys.argv[1:2] == ["answers"] and len(sys.argv) == 4:
         answers(sys.argv[2], int(sys.argv[3]))
     else:

@@ -4,8 +4,11 @@
     ros2 launch moshivis_ros sim.launch.py renderer:=mujoco audio:=question.wav
     ros2 launch moshivis_ros sim.launch.py scenario:=/path/to/turn.yaml     # MuJoCo only
 
-Both renderers show the same world on the same topics: image, camera_info, /clock, cmd_vel. All nodes run on that clock.
+Both renderers show the same world on the same topics: image, camera_info, odom, /tf, /clock, cmd_vel. All nodes run on
+that clock. Where the last cmd_vel is 0.5 s old the robot stands, in both.
 """
+
+import os
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
@@ -22,10 +25,13 @@ BRIDGED = (
     "/image@sensor_msgs/msg/Image[gz.msgs.Image",
     "/camera_info@sensor_msgs/msg/CameraInfo[gz.msgs.CameraInfo",
     "/clock@rosgraph_msgs/msg/Clock[gz.msgs.Clock",
+    "/odom@nav_msgs/msg/Odometry[gz.msgs.Odometry",
+    "/tf@tf2_msgs/msg/TFMessage[gz.msgs.Pose_V",
     "/cmd_vel@geometry_msgs/msg/Twist]gz.msgs.Twist",
 )
 ARGUMENTS = [
     DeclareLaunchArgument("renderer", default_value="auto", choices=["auto", "gazebo", "mujoco"], description="auto: Gazebo where ros_gz_sim is installed"),
+    DeclareLaunchArgument("headless", default_value="auto", choices=["auto", "true", "false"], description="Gazebo without its window; auto: where there is no display"),
     DeclareLaunchArgument("world", default_value=WORLD, description=".sdf file"),
     DeclareLaunchArgument("scenario", default_value="", description=".yaml file in place of world: what happens in it (MuJoCo)"),
     DeclareLaunchArgument("audio", default_value="", description="recording to hear in place of the microphone"),
@@ -42,7 +48,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def nodes(context: LaunchContext) -> list:
     given = {name: LaunchConfiguration(name).perform(context) for name in
-             ("renderer", "world", "scenario", "audio", "microphone", "speaker", "model", "device")}  # fmt: skip
+             ("renderer", "headless", "world", "scenario", "audio", "microphone", "speaker", "model", "device")}  # fmt: skip
     if given["audio"]:
         given["microphone"] = "false"
     talk = IncludeLaunchDescription(
@@ -55,23 +61,32 @@ def nodes(context: LaunchContext) -> list:
     gazebo = given["renderer"] == "gazebo" or (
         given["renderer"] == "auto" and not given["scenario"] and _installed("ros_gz_sim")
     )
-    actions = [*(_gazebo(given["world"]) if gazebo else [_mujoco(given)]), talk]
+    actions = [*(_gazebo(given["world"], given["headless"]) if gazebo else [_mujoco(given)]), talk]
     if given["audio"]:
         actions.append(_node("audio_file", path=given["audio"], use_sim_time=True))
     return actions
 
 
-def _gazebo(world: str) -> list:
+def _gazebo(world: str, headless: str) -> list:
+    display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    alone = headless == "true" or (headless == "auto" and not display)
     server = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(
             PathJoinSubstitution([FindPackageShare("ros_gz_sim"), "launch", "gz_sim.launch.py"])
         ),
-        launch_arguments={"gz_args": f"-r {world}", "on_exit_shutdown": "true"}.items(),
+        launch_arguments={
+            "gz_args": f"-r {'-s --headless-rendering ' if alone else ''}{world}",
+            "on_exit_shutdown": "true",
+        }.items(),
     )
     bridge = Node(
-        package="ros_gz_bridge", executable="parameter_bridge", arguments=list(BRIDGED), output="screen"
+        package="ros_gz_bridge",
+        executable="parameter_bridge",
+        arguments=list(BRIDGED),
+        parameters=[{"lazy": False}],  # a first listener that comes late would get every picture since the start
+        output="screen",
     )
-    return [server, bridge]
+    return [server, bridge, _node("deadman", use_sim_time=True)]
 
 
 def _mujoco(given: dict[str, str]) -> Node:

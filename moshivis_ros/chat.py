@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from moshivis_ros import arguments
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float, files
 from moshivis_ros.audio.devices import BLOCKS_PER_SECOND, Microphone, Speaker
-from moshivis_ros.audio.framing import AudioInput, Framer
-from moshivis_ros.errors import ConfigError, MoshiVisError
-from moshivis_ros.transcript import Piece, Transcript, Utterance
-from moshivis_ros.vision import sources
+from moshivis_ros.audio.framing import AudioInput, Framer, silence
+from moshivis_ros.errors import MoshiVisError
+from moshivis_ros.kept import Kept
+from moshivis_ros.transcript import Piece, Utterance
 from moshivis_ros.vision.refresh_policy import POLICIES, Settings
 
 if TYPE_CHECKING:
-    from moshivis_ros.conversation import Conversation
+    from moshivis_ros.conversation import Conversation, Frame
+    from moshivis_ros.vision.encodings import Picture
+
+    Pictures: TypeAlias = Iterator[tuple[float, Picture]]
 
 RELEASED = "kyutai/moshika-vis-pytorch-bf16"
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
 SAMPLING = {  # the fields of model.sampling.Sampling, whose defaults hold
-    "text_temperature": (float, "chance in the choice of words, 0 for none (default: what suits the model)"),
-    "text_top_k": (int, "how many words are considered"),
-    "audio_temperature": (float, "chance in the voice, 0 for none (default: what suits the model)"),
-    "audio_top_k": (int, "how many sounds are considered"),
+    "text_temperature": (arguments.number(0, 10), "chance in the choice of words, 0 for none (default: what suits the model)"),
+    "text_top_k": (arguments.whole(1, 1_000_000), "how many words are considered"),
+    "audio_temperature": (arguments.number(0, 10), "chance in the voice, 0 for none (default: what suits the model)"),
+    "audio_top_k": (arguments.whole(1, 1_000_000), "how many sounds are considered"),
 }
-Pictures: TypeAlias = Iterator[tuple[float, sources.Picture]]
 
 DESCRIPTION = """\
 Talk with the model about what it sees. With --audio it answers a recording as fast as it can; without, it listens
@@ -66,21 +67,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     hears = parser.add_argument_group("what it hears and sees")
-    hears.add_argument("--audio", metavar="FILE", help="a recording of any sample rate and channel count")
+    hears.add_argument("--audio", type=arguments.file, metavar="FILE", help="a recording of any sample rate and channel count")
     hears.add_argument(
         "--tail",
-        type=float,
+        type=arguments.number(0, 86400),
         default=6.0,
         metavar="S",
         help="seconds of silence after it, for the answer (%(default)s)",
     )
     view = hears.add_mutually_exclusive_group()
-    view.add_argument("--image", metavar="FILE", help="a photo")
-    view.add_argument("--video", metavar="FILE", help="a video, or a folder of photos as a slide show")
-    view.add_argument("--camera", type=int, metavar="N", help="a camera: 0 is /dev/video0")
+    view.add_argument("--image", type=arguments.file, metavar="FILE", help="a photo")
+    view.add_argument(
+        "--video", type=arguments.file, metavar="FILE", help="a video, or a folder of photos as a slide show"
+    )
+    view.add_argument("--camera", type=arguments.whole(0, 999), metavar="N", help="a camera: 0 is /dev/video0")
     hears.add_argument(
         "--slide-seconds",
-        type=float,
+        type=arguments.number(0.1, 3600),
         default=5.0,
         metavar="S",
         help="how long each photo of a folder lasts (%(default)s)",
@@ -93,15 +96,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     hears.add_argument(
         "--refresh-interval",
-        type=float,
+        type=arguments.number(0, 3600),
         default=Settings.interval,
         metavar="S",
         help="seconds between two looks of the policy `interval` (%(default)s)",
     )
 
     gives = parser.add_argument_group("what it gives")
-    gives.add_argument("--out", metavar="FILE", help="its voice, 24 kHz mono, as long as what it heard")
-    gives.add_argument("--transcript", metavar="FILE", help="what it said and when it looked, as JSON")
+    gives.add_argument(
+        "--out",
+        type=arguments.file,
+        metavar="FILE",
+        help="its voice, 24 kHz mono, as long as what it heard (.wav, .flac)",
+    )
+    gives.add_argument(
+        "--transcript", type=arguments.file, metavar="FILE", help="what it said and when it looked, as JSON"
+    )
     gives.add_argument(
         "--speaker", metavar="NAME", help="part of the name, or index, of the device to speak through"
     )
@@ -113,70 +123,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, or a Hugging Face repository (%(default)s: the miniature of the package)",
     )
     model.add_argument("--revision", help="commit or tag of the repository")
-    model.add_argument("--device", default="auto", help="cuda, cpu, ... (the GPU where there is one)")
+    model.add_argument(
+        "--device", type=arguments.device, default="auto", help="cuda, cpu, ... (the GPU where there is one)"
+    )
     model.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="(bfloat16 on a GPU, float32 on a CPU)"
     )
-    model.add_argument("--seed", type=int, help="the same seed says the same thing again")
+    model.add_argument("--seed", type=arguments.seed, help="the same seed says the same thing again")
     for name, (kind, meaning) in SAMPLING.items():
         model.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs one conversation. Everything that can be wrong with the files is found before the model is loaded."""
-    for option in ("out", "transcript"):
-        path = getattr(args, option)
-        if path and not Path(path).parent.is_dir():
-            raise ConfigError(f"--{option} {path}: there is no folder {Path(path).parent}")
-    if args.tail < 0:
-        raise ConfigError(f"--tail {args.tail}: give 0 or more seconds")
-    question = files.read(args.audio) if args.audio else None
+    from moshivis_ros.vision import sources  # here, so that --help is quick
+
+    recording = files.Recording(args.audio) if args.audio else None
     photo = sources.photo(args.image) if args.image else None
     video = sources.pictures(args.video, args.slide_seconds) if args.video else iter(())
     camera = sources.camera(args.camera) if args.camera is not None else iter(())
+    seconds = (recording.seconds or 0.0) + args.tail if recording else 0.0
 
-    transcript = Transcript()
-    with closing(_load(args)) as conversation:
+    with Kept(args.out, args.transcript, seconds) as kept, closing(_load(args)) as conversation:
         if conversation.is_random:
             print(RANDOM, file=sys.stderr)
         if conversation.config.about:
             print(f"It can talk about {conversation.config.about}.", file=sys.stderr)
         if photo is not None:
             conversation.see(photo, wait=True)
-        if question is not None:
-            sound = np.concatenate([question, np.zeros(round(args.tail * SAMPLE_RATE), np.float32)])
+        if recording is not None:
+            frames = answer_recording(conversation, chain(recording, silence(args.tail)), video)
+            progress = Console(stderr=True)
+            listened = track(
+                frames,
+                "listening",
+                seconds / FRAME_SECONDS,
+                console=progress,
+                disable=not progress.is_terminal,
+            )
             with _watching(conversation, camera):
-                answer = answer_recording(conversation, sound, video, transcript)
-            for utterance in transcript.utterances:
+                for frame, voice in listened:
+                    kept.add(frame, voice)
+            kept.finish()
+            for utterance in kept.transcript.utterances:
                 print(f"{utterance.start:7.2f} s  {_printable(utterance.text)}  (gate {utterance.gate:.2f})")
+            for note in recording.notes:
+                print(f"moshivis: {note}", file=sys.stderr)
         else:
-            with _watching(conversation, video if args.video else camera):
-                answer = talk(conversation, args.microphone, args.speaker, transcript)
-    if args.out:
-        files.write(args.out, answer)
-    if args.transcript:
-        Path(args.transcript).write_text(
-            json.dumps(transcript.to_json(), indent=1, ensure_ascii=False) + "\n"
-        )
-    return 0
+            with (
+                _watching(conversation, video if args.video else camera),
+                closing(talk(conversation, args.microphone, args.speaker)) as live,
+            ):
+                try:
+                    for frame, voice in live:
+                        _show(kept.add(frame, voice))
+                except KeyboardInterrupt:
+                    pass
+            _show(kept.finish())
+    return 2 if kept.failed else 0
 
 
 def answer_recording(
-    conversation: Conversation, sound: Float, pictures: Pictures, transcript: Transcript
-) -> Float:
-    """The model's voice while it hears `sound`, float32 [n] at 24 kHz -> float32 [n], as fast as it can.
+    conversation: Conversation, sound: Iterable[Float], pictures: Pictures
+) -> Iterator[tuple[Frame, Float]]:
+    """Hears blocks of `sound`, 24 kHz, as fast as it can -> (frame, its voice): together as long as the sound.
 
     `pictures` are offered at their time in the recording. Encoding them takes no time in the recording's clock, so
     the same seed gives the same answer on a slow and on a fast machine.
     """
-    framer = Framer()
-    frames = framer.push(sound) + framer.flush()
-    answer = np.zeros((len(frames), FRAME_SIZE), np.float32)
     upcoming = next(pictures, None)
-    progress = Console(stderr=True)
-    for index, pcm in enumerate(
-        track(frames, "listening", console=progress, disable=not progress.is_terminal)
-    ):
+    for index, (pcm, size) in enumerate(_frames(sound)):
         newest = None
         while upcoming is not None and upcoming[0] <= index * FRAME_SECONDS:
             newest, upcoming = upcoming, next(pictures, None)
@@ -184,17 +200,24 @@ def answer_recording(
             conversation.watch(newest[1], stamp=newest[0])
         frame = conversation.step(pcm)
         conversation.settle()
-        answer[index] = frame.pcm
-        transcript.add(frame)
-    transcript.finish()
-    return answer.reshape(-1)[: sound.size]
+        yield frame, frame.pcm[:size]
+
+
+def _frames(sound: Iterable[Float]) -> Iterator[tuple[Float, int]]:
+    """Blocks -> (frame, how much of it is sound)."""
+    framer = Framer()
+    for block in sound:
+        for pcm in framer.push(block):
+            yield pcm, FRAME_SIZE
+    rest = framer.pending
+    for pcm in framer.flush():
+        yield pcm, rest
 
 
 def talk(
-    conversation: Conversation, microphone: str | None, speaker: str | None, transcript: Transcript
-) -> Float:
-    """Listens and answers until Ctrl-C; returns the model's voice, float32 [n] at 24 kHz."""
-    answer: list[Float] = []
+    conversation: Conversation, microphone: str | None, speaker: str | None
+) -> Generator[tuple[Frame, Float], None, None]:
+    """Listens and answers without end -> (frame, its voice, float32 [1920])."""
     audio = AudioInput()
     with Microphone(microphone) as ear, Speaker(speaker) as mouth:
         print(f"Listening to {ear.name!r}, speaking through {mouth.name!r}. Ctrl-C ends.", file=sys.stderr)
@@ -208,14 +231,14 @@ def talk(
                 ):
                     frame = conversation.step(pcm)
                     mouth.write(frame.pcm)
-                    answer.append(frame.pcm)
-                    _show(transcript.add(frame))
-        except KeyboardInterrupt:
-            _show(transcript.finish())
-    if audio.counts.lost:
-        seconds = audio.counts.lost / BLOCKS_PER_SECOND
-        print(f"{seconds:.1f} s of sound were lost: the model is too slow on this machine.", file=sys.stderr)
-    return np.concatenate(answer) if answer else np.zeros(0, np.float32)
+                    yield frame, frame.pcm
+        finally:
+            if audio.counts.lost:
+                lost = audio.counts.lost / BLOCKS_PER_SECOND
+                print(
+                    f"{lost:.1f} s of sound were lost: the model is too slow on this machine.",
+                    file=sys.stderr,
+                )
 
 
 def _show(news: Iterable[Piece | Utterance]) -> None:

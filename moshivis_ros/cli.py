@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from moshivis_ros import __version__
+from moshivis_ros import __version__, arguments
 from moshivis_ros.errors import MoshiVisError
 
 Parser = argparse.ArgumentParser
@@ -41,7 +41,9 @@ def verify(parser: Parser) -> Run:
     )
     parser.epilog = "exit status: 0 all equal, 1 something differs, 2 the folder cannot be used"
     parser.add_argument("folder", help="with model.safetensors, config.yaml and golden.npz")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (%(default)s)")
+    parser.add_argument(
+        "--device", type=arguments.device, default="cpu", help="cpu, cuda, ... (%(default)s)"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -51,9 +53,10 @@ def verify(parser: Parser) -> Run:
 
     def run(args: argparse.Namespace) -> int:
         from moshivis_ros.model import torch
+        from moshivis_ros.model.device import find_device
         from moshivis_ros.verify import run
 
-        return 0 if run(args.folder, args.device, getattr(torch, args.dtype)) else 1
+        return 0 if run(args.folder, find_device(args.device), getattr(torch, args.dtype)) else 1
 
     return run
 
@@ -66,7 +69,7 @@ def init(parser: Parser) -> Run:
     parser.add_argument("folder", help="made if it is not there")
     parser.add_argument("--size", default="tiny", help="preset of the network (%(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed gives the same weights (%(default)s)"
+        "--seed", type=arguments.seed, default=0, help="the same seed gives the same weights (%(default)s)"
     )
     parser.add_argument("--force", action="store_true", help="overwrite a checkpoint that is there")
 

@@ -27,6 +27,7 @@ from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
 from moshivis_ros.errors import AudioError, ConfigError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
+from moshivis_ros.model.device import find_device
 from moshivis_ros.model.image_encoder import check_image, preprocess
 from moshivis_ros.model.lm import MoshiVis, reported_gate
 from moshivis_ros.model.onnx_encoder import OnnxImageEncoder
@@ -83,7 +84,7 @@ class Conversation:
     ) -> None:
         self.config = model.config
         self._model = model
-        self._device = model.llm.text_emb.weight.device
+        self._device = model.llm.out_norm.alpha.device
         self._image_kv = image_encoder or model.image_kv
         self._codec = codec
         self._tokenizer = tokenizer
@@ -125,7 +126,7 @@ class Conversation:
         kv_cache: str | None = None,
         image_encoder: str = "torch",
     ) -> Conversation:
-        """Load a checkpoint: a folder, or a Hugging Face repo id, which is downloaded once.
+        """Load a checkpoint: a folder, a Hugging Face repo id, which is downloaded once, or a file of either.
 
         device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
         given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
@@ -134,12 +135,13 @@ class Conversation:
         export-image-encoder`` wrote.
         Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(device)
+        device = find_device(device)
+        if seed is not None and not 0 <= seed < 2**31:
+            raise ConfigError(f"seed must be from 0 to {2**31 - 1}, not {seed}")
         dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        folder = resolve(name_or_folder, revision=revision)
-        model = load_model(folder, device, dtype, quantize, kv_cache)
+        path = resolve(name_or_folder, revision, device, kv_cache)
+        model = load_model(path, device, dtype, quantize, kv_cache)
+        folder = path if path.is_dir() else path.parent
         codec = Codec.load(folder, model.config, device)
         tokenizer = Tokenizer.load(folder, model.config)
         if image_encoder not in ("torch", "onnx"):

@@ -21,5 +21,9 @@ class ImageError(MoshiVisError, ValueError):
     """A picture that cannot be used: wrong shape, type, size or encoding."""
 
 
+class OutputError(MoshiVisError):
+    """A file that cannot be written, or not there."""
+
+
 class MissingDependencyError(MoshiVisError, ImportError):
     """An optional library is needed here and is not installed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import pytest
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, files
 from moshivis_ros.audio.framing import AudioInput, Framer
 from moshivis_ros.audio.pcm import decode, encode
-from moshivis_ros.audio.resample import Resampler, resample
-from moshivis_ros.errors import AudioError
+from moshivis_ros.audio.resample import Resampler, resample, resample_blocks
+from moshivis_ros.errors import AudioError, OutputError
 
 
 def sine(frequency: float, rate: int, seconds: float = 0.5) -> np.ndarray:
@@ -76,6 +77,8 @@ def test_nan_and_infinity_become_silence_and_are_counted():
         (b"abcdef", 2, "int16", "3 samples do not fill 2 channels"),
         (b"ab", 0, "int16", "0 channels"),
         (b"abcd", 1, "mp3", "unknown sample format 'mp3'"),
+        (b"abcd", 1, "01", "unknown sample format '01'"),
+        (b"abcd", 1, ">int16", "unknown sample format '>int16'"),
         (b"abcdefgh", 1, "float64", "unknown sample format"),
     ],
 )
@@ -94,6 +97,13 @@ RATES = [
     (24000, 48000),
     (24000, 44100),
     (96000, 24000),
+    (47999, 24000),
+    (44099.7, 24000),
+    (95999, 24000),
+    (383999, 24000),
+    (8001, 24000),
+    (24001, 24000),
+    (24000, 47999),
 ]
 
 
@@ -130,7 +140,7 @@ def test_any_chunking_gives_the_same_sound(source, target):
     whole = Resampler(source, target)(samples)
     pieces = [convert(chunk) for chunk in chunked(samples, seed=1)]
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-6)
-    assert whole.size == -(-9000 * target // source)
+    assert whole.size == np.ceil(9000 * Fraction(str(target)) / Fraction(str(source)))
 
 
 def test_20_milliseconds_in_are_20_milliseconds_out_every_time():
@@ -146,7 +156,44 @@ def test_a_whole_recording_is_not_delayed():
     np.testing.assert_allclose(out[100:-100], expected[100:-100], atol=2e-4)
 
 
-@pytest.mark.parametrize("rate", [0, -1, 10**7])
+def test_no_rate_needs_a_large_filter():
+    """2^31 of coefficients, and minutes, is what a filter bank of the exact ratio would take for most of these."""
+    rates = np.random.default_rng(0).uniform(1000, 384000, 200).round(2)
+    for rate in [*rates, 1000, 1001, 383999, 384000, 352800.1]:
+        for source, target in ((rate, SAMPLE_RATE), (SAMPLE_RATE, rate)):
+            convert = Resampler(source, target)
+            assert convert._filter._matrix.size < 1_000_000
+            out = convert(np.ones(round(source / 10), np.float32))
+            assert out.size == pytest.approx(target / 10, abs=1 + target / source)
+            settled = out[round(3 * convert.delay * target) :]
+            assert np.abs(settled - 1).max() < 2e-4 if settled.size else convert.delay > 0.02
+
+
+@pytest.mark.parametrize("rates", [(47999, 48001), (44099.7, 44100.2), (16000.3, 15999.9), (48000, 47999), (24002, 24001)])
+def test_sound_goes_on_across_a_change_of_rate(rates):
+    convert, time, pieces = None, 0.0, []
+    for number in range(100):
+        rate = rates[number % 2]
+        count = round(rate * 0.02)
+        convert = Resampler(rate, SAMPLE_RATE, after=convert)
+        pieces.append(convert(np.sin(2 * np.pi * 440 * (time + np.arange(count) / rate)).astype(np.float32)))
+        time += count / rate
+    out = np.concatenate(pieces)
+    assert abs(out.size - time * SAMPLE_RATE) < 2
+    expected = np.sin(2 * np.pi * 440 * (np.arange(out.size) / SAMPLE_RATE - convert.delay))
+    np.testing.assert_allclose(out[100:], expected[100:], atol=2e-3)
+
+
+def test_blocks_of_a_recording_are_together_the_whole():
+    samples = np.random.default_rng(3).normal(size=30000).astype(np.float32)
+    for rate in (48000, 11025, 47999.5):
+        whole = resample(samples, rate, SAMPLE_RATE)
+        blocks = list(resample_blocks(chunked(samples, seed=4), rate, SAMPLE_RATE))
+        np.testing.assert_allclose(np.concatenate(blocks), whole, atol=1e-5)
+        assert whole.size == round(30000 * SAMPLE_RATE / rate)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 10**7, float("nan"), 999.9, 384000.1])
 def test_an_impossible_rate_is_refused(rate):
     with pytest.raises(AudioError, match=f"sample rate of {rate} Hz"):
         Resampler(rate, SAMPLE_RATE)
@@ -235,6 +282,26 @@ def test_a_refused_message_is_counted_and_the_next_one_is_heard():
     assert audio.counts.refused == 2 and audio.counts.lost == 0
 
 
+@pytest.mark.parametrize("rate, channels, seconds", [(48000, 2, 3.001), (8000, 1, 60), (384000, 64, 0.5)])
+def test_a_message_that_is_too_long_is_cut_to_its_end(rate, channels, seconds):
+    """Three seconds, or seven million numbers."""
+    left = np.arange(round(seconds * rate)) % 100
+    data = np.repeat(left[:, None], channels, axis=1).astype(np.int16)
+    audio = AudioInput(size=240)
+    frames = audio.push(data, sample_rate=rate, channels=channels, stamp=10**18)
+    kept = min(3.0, 7_000_000 // channels / rate)
+    assert len(frames) == int(kept * 100) and audio.counts.cut == 1
+    assert frames[0][0] == pytest.approx(10**18 + (seconds - kept) * 1e9, abs=5e6)
+    audio.push(data[: rate // 10], sample_rate=rate, channels=channels)
+    assert audio.counts.cut == 1
+
+
+def test_two_seconds_are_an_ordinary_message():
+    audio = AudioInput()
+    assert len(audio.push(np.zeros(2 * 384000 * 8, np.int16), sample_rate=384000, channels=8)) == 25
+    assert audio.counts.cut == 0
+
+
 def test_replaced_samples_are_counted():
     audio = AudioInput()
     [(_, frame)] = audio.push(np.full(FRAME_SIZE, np.nan, np.float32), sample_format="float32")
@@ -270,5 +337,5 @@ def test_recordings_that_cannot_be_read_or_written_are_named(tmp_path):
     files.write(tmp_path / "empty.wav", np.zeros(0, np.float32))
     with pytest.raises(AudioError, match=r"empty\.wav: the recording is empty"):
         files.read(tmp_path / "empty.wav")
-    with pytest.raises(AudioError, match="is there such a folder"):
+    with pytest.raises(OutputError, match="there is no folder"):
         files.write(tmp_path / "nowhere" / "a.wav", np.zeros(10, np.float32))

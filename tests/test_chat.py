@@ -11,12 +11,12 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 
 from moshivis_ros import chat, cli
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, files
-from moshivis_ros.transcript import Transcript
 
 ROOT = Path(__file__).parent.parent
 QUESTION = ROOT / "media/question.wav"
@@ -26,13 +26,19 @@ PHOTO = ROOT / "media/scene_a.jpg"
 class Parrot:
     """Stands in for a Conversation: says what it hears, and notes what it is shown."""
 
-    def __init__(self) -> None:
+    is_random = False
+    config = SimpleNamespace(about="")
+
+    def __init__(self, ends_at: int = -1) -> None:
+        self.ends_at = ends_at  # step in which Ctrl-C is pressed
         self.steps = 0
         self.shown: list[tuple[int, float]] = []  # (steps so far, stamp)
         self.watched = threading.Event()
 
     def step(self, pcm):
         assert pcm.shape == (FRAME_SIZE,) and pcm.dtype == np.float32
+        if self.steps == self.ends_at:
+            raise KeyboardInterrupt
         status = SimpleNamespace(refreshes=len(self.shown), reason="shown")
         self.steps += 1
         return SimpleNamespace(index=self.steps - 1, pcm=pcm, text=" a", gate_normalised=0.5, image=status)
@@ -42,6 +48,12 @@ class Parrot:
         self.watched.set()
 
     def settle(self):
+        pass
+
+    def see(self, image, *, wait):
+        pass
+
+    def close(self):
         pass
 
 
@@ -62,17 +74,16 @@ def moshivis(*arguments: str, **options) -> subprocess.CompletedProcess:
 
 def test_the_answer_is_as_long_as_what_was_heard():
     sound = np.random.default_rng(0).uniform(-1, 1, 5 * FRAME_SIZE + 7).astype(np.float32)
-    transcript = Transcript()
-    answer = chat.answer_recording(Parrot(), sound, iter(()), transcript)
-    np.testing.assert_array_equal(answer, sound)
-    assert len(transcript.pieces) == 6 and len(transcript.utterances) == 1
+    frames = list(chat.answer_recording(Parrot(), np.split(sound, [100, 5000]), iter(())))
+    np.testing.assert_array_equal(np.concatenate([voice for _, voice in frames]), sound)
+    assert [frame.index for frame, _ in frames] == [0, 1, 2, 3, 4, 5]
 
 
 def test_pictures_are_offered_at_their_time_and_only_the_newest():
     picture = np.zeros((4, 4, 3), np.uint8)
     parrot = Parrot()
     pictures = iter([(time, picture) for time in (0.0, 0.02, 0.03, 0.09, 0.4, 99.0)])
-    chat.answer_recording(parrot, np.zeros(10 * FRAME_SIZE, np.float32), pictures, Transcript())
+    list(chat.answer_recording(parrot, [np.zeros(10 * FRAME_SIZE, np.float32)], pictures))
     assert parrot.shown == [(0, 0.0), (1, 0.03), (2, 0.09), (5, 0.4)]
 
 
@@ -86,6 +97,94 @@ def test_live_pictures_are_offered_while_the_conversation_runs(capsys):
         assert parrot.watched.wait(10)
     assert parrot.shown == [(0, 1000.0)]
     assert "the second picture is damaged; the conversation goes on" in capsys.readouterr().err
+
+
+# what it leaves
+
+
+def answers(monkeypatch, folder: Path, *arguments: str, ends_at: int = -1) -> int:
+    """The exit code of a conversation with a parrot of a recording of 4 s, a tone, of which it writes a.wav and a.json."""
+    monkeypatch.setattr(chat, "_load", lambda args: Parrot(ends_at))
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(4 * SAMPLE_RATE) / SAMPLE_RATE)
+    files.write(folder / "tone.wav", tone.astype(np.float32))
+    outputs = ["--out", str(folder / "a.wav"), "--transcript", str(folder / "a.json")]
+    return cli.main(["chat", "--audio", str(folder / "tone.wav"), "--tail", "0.5", *outputs, *arguments])
+
+
+def test_voice_and_transcript_are_as_long_as_what_it_heard(monkeypatch, tmp_path):
+    assert answers(monkeypatch, tmp_path) == 0
+    assert files.read(tmp_path / "a.wav").size == 4.5 * SAMPLE_RATE
+    said = json.loads((tmp_path / "a.json").read_text())
+    assert len(said["pieces"]) == 57 and len(said["utterances"]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.wav", "tone.wav"]
+
+
+def test_ctrl_c_keeps_what_there_is(monkeypatch, tmp_path, capsys):
+    assert answers(monkeypatch, tmp_path, ends_at=25) == 130
+    assert "after 2.0 s; what there is of it is kept" in capsys.readouterr().err
+    assert files.read(tmp_path / "a.wav").size == 2 * SAMPLE_RATE
+    said = json.loads((tmp_path / "a.json").read_text())
+    assert len(said["pieces"]) == 25 and said["utterances"][0]["end"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.wav", "tone.wav"]
+
+
+def test_a_crash_leaves_the_parts(tmp_path):
+    program = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+import pytest, test_chat
+from pathlib import Path
+class Dies(test_chat.Parrot):
+    def step(self, pcm):
+        if self.steps == 25:
+            os._exit(9)
+        return super().step(pcm)
+test_chat.Parrot = lambda ends_at: Dies()
+test_chat.answers(pytest.MonkeyPatch(), Path({str(tmp_path)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 9
+    assert files.read(tmp_path / "a.part.wav").size == 2 * SAMPLE_RATE
+    lines = [json.loads(line) for line in (tmp_path / "a.part.json").read_text().splitlines()]
+    assert len(lines) == 25 and lines[24] == {"kind": "piece", "time": 1.92, "text": " a", "gate": 0.5, "utterance": 0}
+    assert not (tmp_path / "a.wav").exists()
+
+
+@pytest.mark.parametrize("fails, stays", [("a.wav", "a.json"), ("a.json", "a.wav")])
+def test_one_that_cannot_be_written_at_the_end_leaves_the_other(monkeypatch, tmp_path, capsys, fails, stays):
+    finish = chat.Kept.finish
+
+    def blocked(kept):
+        (tmp_path / fails).mkdir(exist_ok=True)
+        return finish(kept)
+
+    monkeypatch.setattr(chat.Kept, "finish", blocked)
+    assert answers(monkeypatch, tmp_path) == 2
+    assert fails in capsys.readouterr().err
+    assert (tmp_path / stays).is_file() and (tmp_path / stays).stat().st_size > 1000
+    left = Path(fails)
+    assert (tmp_path / f"{left.stem}.part{left.suffix}").stat().st_size > 1000
+
+
+def test_a_model_that_cannot_be_loaded_leaves_nothing(monkeypatch, tmp_path):
+    def fail(args):
+        raise chat.MoshiVisError("no such model")
+
+    assert answers(monkeypatch, tmp_path) == 0
+    monkeypatch.setattr(chat, "_load", fail)
+    before = (tmp_path / "a.wav").read_bytes()
+    assert cli.main(["chat", "--audio", str(tmp_path / "tone.wav"), "--out", str(tmp_path / "a.wav")]) == 2
+    assert (tmp_path / "a.wav").read_bytes() == before and not list(tmp_path.glob("*.part*"))
+
+
+def test_what_was_mended_in_a_recording_is_said(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(chat, "_load", lambda args: Parrot())
+    with av.open(str(tmp_path / "nan.wav"), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=SAMPLE_RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, 5000), np.nan, np.float32), format="flt", layout="mono")
+        frame.sample_rate = SAMPLE_RATE
+        container.mux(stream.encode(frame))
+    assert cli.main(["chat", "--audio", str(tmp_path / "nan.wav")]) == 0
+    assert "nan.wav: 5000 samples are not finite; they are taken as silence" in capsys.readouterr().err
 
 
 # the command, with a real (random) model
@@ -183,7 +282,9 @@ def test_live_until_ctrl_c(tiny, pulse, tmp_path):
         (["--audio", QUESTION, "--video", "none.mp4"], "none.mp4: no such video"),
         (["--audio", QUESTION, "--camera", "97"], "camera 97 gives no picture"),
         (["--audio", QUESTION, "--out", "nowhere/a.wav"], "there is no folder nowhere"),
-        (["--audio", QUESTION, "--tail", "-1"], "--tail -1.0: give 0 or more seconds"),
+        (["--audio", QUESTION, "--out", "a.mp3"], "a.mp3: sound is written as .wav or .flac"),
+        (["--audio", QUESTION, "--transcript", "/dev/full"], "/dev/full: is a folder or a device"),
+        (["--audio", ROOT / "README.md"], "README.md: not a recording"),
         (["--audio", QUESTION, "--model", "/no/such/folder"], "/no/such/folder"),
     ],
 )

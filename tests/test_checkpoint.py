@@ -374,8 +374,9 @@ def test_a_folder_is_returned_as_it_is(tiny: Path, monkeypatch: pytest.MonkeyPat
     assert checkpoint.resolve(tiny) == checkpoint.resolve(str(tiny)) == checkpoint.resolve("~/tiny") == tiny
     with pytest.raises(CheckpointError, match="revision 'main' is for Hugging Face repos only"):
         checkpoint.resolve(tiny, revision="main")
-    with pytest.raises(CheckpointError, match="is a file: give the folder"):
-        checkpoint.resolve(tiny / MODEL)
+    assert checkpoint.resolve(tiny / MODEL) == tiny / MODEL
+    with pytest.raises(CheckpointError, match="is no file of weights: give the folder"):
+        checkpoint.resolve(tiny / "config.yaml")
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path, name: str) -> None:
         ({"xa_gating": "tanh"}, "xa_gating: 'tanh' is not supported, only 'sigmoid'"),
         ({"num_head": 4}, "unknown key 'num_head', did you mean 'num_heads'"),
         ({"num_heads": 5}, r"dim \(64\) must be a multiple of num_heads \(5\)"),
-        ({"norm": "layer_norm"}, "norm is 'layer_norm': choose one of rms_norm"),
+        ({"norm": "layer_norm"}, "norm: one of rms_norm, .* is expected, found 'layer_norm'"),
         ({"delays": [0, 1]}, "delays must hold n_q \\+ 1 = 17 numbers"),
         ({"dep_q": 16, "depformer_context": 16}, r"dep_q \(16\) must be between 1 and n_q - 1"),
         ({"depformer_context": 4}, "depformer_context: 4 is less than dep_q"),

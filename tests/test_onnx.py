@@ -39,6 +39,12 @@ def test_equals_torch(folder: Path, size: int, capsys: pytest.CaptureFixture[str
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
+def test_serves_a_model_of_8_bits(folder: Path) -> None:
+    assert cli.main(["export-image-encoder", str(folder)]) == 0
+    with Conversation.load(folder, device="cpu", quantize="int8", image_encoder="onnx") as conversation:
+        conversation.see(np.zeros((56, 56, 3), np.uint8), wait=True)
+
+
 def test_a_file_of_other_weights_is_refused(folder: Path) -> None:
     assert cli.main(["export-image-encoder", str(folder)]) == 0
     model = load_model(folder, "cpu", torch.float32)

@@ -98,7 +98,7 @@ def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
     required = {name(line) for line in metadata["install_requires"]}
     extra = {
         name(line)
-        for part in ("evaluation", "onnx", "simulation", "training")
+        for part in ("evaluation", "gguf", "onnx", "simulation", "training")
         for line in metadata["extras_require"][part]
     }
     known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | WHERE_ROS_IS | {"moshivis_ros"}
@@ -153,9 +153,12 @@ def test_package_xml(metadata: dict[str, Any]) -> None:
     assert package.licenses == [metadata["license"]] == ["Apache-2.0"]
 
     depends = {depend.name for depend in package.exec_depends}
-    used = set().union(*(imports(path) for path in PYTHON_FILES if path not in ROS_FREE))
-    ros = {module for module in used if module in ROS or module.endswith(("_msgs", "_srvs"))}
+    with_ros = [path for path in PYTHON_FILES if path not in ROS_FREE] + sorted((ROOT / "launch").glob("*.py"))
+    used = set().union(*(imports(path) for path in with_ros))
+    ros = {module for module in used if module in ROS or module.endswith(("_msgs", "_srvs", "_interfaces"))}
     assert ros <= depends
+    named = {depend for depend in depends if depend.endswith(("_msgs", "_srvs", "_interfaces"))}
+    assert named <= used | {"std_msgs"}  # which our messages contain
 
 
 @pytest.mark.parametrize("message", ["Audio", "Transcript", "Gate", "ImageCacheStatus"])
@@ -191,6 +194,20 @@ def test_the_built_executable_starts_the_node(node: str) -> None:
     executable = folders[0] / node
     assert os.access(executable, os.X_OK)
     assert f"from moshivis_ros.nodes.{node} import main" in executable.read_text()
+
+
+def test_colcon_installs_the_command() -> None:
+    """On PATH, and where `ros2 run` looks; both are the same."""
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        commands = [Path(prefix) / folder / "moshivis" for folder in ("bin", "lib/moshivis_ros")]
+        if commands[1].exists():
+            break
+    else:
+        pytest.skip("not built: make build, or colcon build")
+    for command in commands:
+        done = subprocess.run([command, "--help"], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+        assert done.returncode == 0 and "chat" in done.stdout, done.stderr
+        assert "moshivis_ros.cli" in command.read_text()
 
 
 @pytest.mark.parametrize("command", ["bench", "verify a", "quantize a b", "export-image-encoder a"])

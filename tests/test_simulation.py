@@ -6,6 +6,7 @@ import importlib.util
 import math
 import shutil
 import subprocess
+import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.simulation.random_scene import random_scene, random_script
 from moshivis_ros.simulation.scenario import load_scenario
-from moshivis_ros.simulation.scene import Change, Light, Pose, Scene, Thing, driven
+from moshivis_ros.simulation.scene import COLOURS, Change, Light, Pose, Scene, Thing, driven
 from moshivis_ros.simulation.sdf import read_sdf, to_sdf, write_sdf
 from moshivis_ros.simulation.talk_room import TABLE_ROOM, TALK_ROOM
 
@@ -86,6 +87,34 @@ def test_a_world_reads_back_as_it_was_written(tmp_path: Path) -> None:
         ]
 
 
+def test_what_gazebo_gets_is_linear_light() -> None:
+    """ogre2 shows value ** (1 / 2.2)."""
+    world = ElementTree.fromstring(to_sdf(TALK_ROOM)).find("world")
+    assert world is not None
+    ball = numbers(world.find("model[@name='red ball']"), "link/visual/material/diffuse")
+    assert [part ** (1 / 2.2) for part in ball[:3]] == pytest.approx(COLOURS["red"])
+    assert numbers(world, "scene/ambient") == pytest.approx([0.168, 0.168, 0.168, 1])  # 0.28 of the brightest lamp
+    lamp, window = world.findall("light")
+    assert (lamp.get("type"), lamp.findtext("cast_shadows")) == ("point", "true")
+    assert (window.get("type"), window.findtext("cast_shadows")) == ("spot", "false")
+    assert numbers(window, "direction") == [0, 0, -1] and numbers(window, "spot/outer_angle") == [2.967]
+    for light, brightness in ((lamp, 0.6), (window, 0.35)):
+        assert numbers(light, "diffuse") == [brightness, brightness, brightness, 1]
+        assert numbers(light, "intensity") == [0.42]
+
+
+def test_the_wheels_touch_the_floor_in_one_point() -> None:
+    robot = ElementTree.fromstring(to_sdf(TALK_ROOM)).find("world/model[@name='robot']")
+    for side in ("left", "right"):
+        wheel = robot.find(f"link[@name='{side}_wheel']")
+        assert numbers(wheel, "collision/geometry/sphere/radius") == [0.1]
+        assert numbers(wheel, "pose")[2] == 0.1 == numbers(wheel, "visual/geometry/cylinder/radius")[0]
+
+
+def numbers(element: ElementTree.Element, path: str) -> list[float]:
+    return [float(number) for number in element.findtext(path).split()]
+
+
 @pytest.mark.parametrize("room", [TALK_ROOM, TABLE_ROOM], ids=lambda room: room.name)
 def test_the_world_file_is_the_room(room: Scene) -> None:
     assert (WORLDS / f"{room.name}.sdf").read_text() == to_sdf(room), (
@@ -126,6 +155,58 @@ def test_there_are_six_scenarios_that_can_be_played() -> None:
 def test_the_same_seed_is_the_same_scene() -> None:
     assert random_script(random_scene(3), 3, 20.0, 4) == random_script(random_scene(3), 3, 20.0, 4)
     assert random_scene(3) != random_scene(4)
+
+
+@draws
+def test_a_world_that_was_written_and_read_looks_the_same(tmp_path: Path) -> None:
+    from moshivis_ros.simulation.render import Renderer
+
+    pictures = []
+    write_sdf(TABLE_ROOM, tmp_path / "world.sdf")
+    for scene in (TABLE_ROOM, read_sdf(tmp_path / "world.sdf")):
+        with Renderer(scene, 160, 120) as renderer:
+            pictures.append(renderer.image(scene))
+    assert np.array_equal(*pictures)
+
+
+@draws
+@pytest.mark.parametrize(
+    ("x", "y", "yaw", "stops_at"),
+    [
+        (-1.7, 0.0, 0.0, -0.32),  # the mast at the edge of the table, over the body that passes below
+        (-1.7, 0.0, math.pi, -2.78),  # the body at the wall
+        (-2.0, -1.2, -math.pi / 2, -1.927),  # a wheel at the purple cylinder
+    ],
+)
+def test_the_base_stops_where_something_is_in_its_way(x: float, y: float, yaw: float, stops_at: float) -> None:
+    from moshivis_ros.simulation.base import Base
+
+    scene = TALK_ROOM.with_robot_at(Pose(x, y, yaw=yaw))
+    base = Base(scene)
+    base.command(1.0, 0.0, 0.0)
+    for _ in range(1000):
+        base.step(scene, 0.004)
+    assert base.pose
+    assert (base.pose.x if y == 0 else base.pose.y) == pytest.approx(stops_at, abs=0.01)
+
+
+@draws
+def test_the_base_goes_through_what_is_not_there_and_out_of_what_it_is_in() -> None:
+    from moshivis_ros.simulation.base import Base
+
+    scene = scripted(Change(1.0, "table", "visible", False), Change(2.0, "table", "visible", True))
+    base = Base(scene)
+    base.command(0.5, 0.0, 0.0)
+    for _ in range(750):  # 1.5 m: the mast is where the table was
+        base.step(scene.at(1.0), 0.004)
+    assert base.pose and base.pose.x == pytest.approx(-0.2, abs=0.001)
+    for _ in range(25):  # and the table is there again
+        base.step(scene.at(2.0), 0.004)
+    assert base.pose.x == pytest.approx(-0.2, abs=0.001)
+    base.command(-0.5, 0.0, 0.0)
+    for _ in range(1000):
+        base.step(scene.at(2.0), 0.004)
+    assert base.pose.x < -0.5
 
 
 @draws

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
-from moshivis_ros.audio.pcm import decode
+from moshivis_ros.audio.pcm import interleaved, mono
 from moshivis_ros.audio.resample import Resampler
 from moshivis_ros.errors import AudioError
 
 # A longer silence is fed by whoever paces the stream: filling it here as well would only add delay.
 MAX_FILL = 0.16  # seconds
+# Of a message. Up to two seconds are ordinary; what is longer is late already, and must not keep others waiting.
+LONGEST = 3.0  # seconds
+MOST = 7_000_000  # numbers, all channels together
 MAX_LATE = 16  # messages: a larger step back means that the publisher began again
 
 
@@ -44,6 +48,13 @@ class Framer:
         return self.push(np.zeros(missing, np.float32))
 
 
+def silence(seconds: float) -> Iterator[Float]:
+    """Blocks of float32 zeros, a second each."""
+    size = round(seconds * SAMPLE_RATE)
+    for start in range(0, size, SAMPLE_RATE):
+        yield np.zeros(min(SAMPLE_RATE, size - start), np.float32)
+
+
 @dataclass
 class InputCounts:
     """What happened to the sound on its way in; only ever grows."""
@@ -52,6 +63,7 @@ class InputCounts:
     repeated: int = 0  # messages that came twice or too late
     refused: int = 0  # messages that could not be read
     replaced: int = 0  # NaN or infinite samples
+    cut: int = 0  # messages of which only the end was taken
 
 
 class AudioInput:
@@ -64,20 +76,20 @@ class AudioInput:
     def __init__(self, size: int = FRAME_SIZE) -> None:
         self._size = size
         self.counts = InputCounts()
-        self._rate = SAMPLE_RATE
         self.restart()
 
     def restart(self) -> None:
         """Begin anew with the next message: nothing before it is missed, and no part of a frame is kept."""
         self._framer = Framer(self._size)
-        self._resampler = Resampler(self._rate, SAMPLE_RATE)
+        self._rate: float = 0  # unknown
+        self._resampler: Resampler | None = None
         self._expected: int | None = None
 
     def push(
         self,
         data: Any,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: float = SAMPLE_RATE,
         channels: int = 1,
         sample_format: str = "int16",
         index: int | None = None,
@@ -86,8 +98,8 @@ class AudioInput:
         """Interleaved samples -> frames [(time of the first sample in nanoseconds, float32 [size])], often none.
 
         `index`: the number of the message, to notice losses and repetitions; None where the source has no numbers.
-        `stamp`: the time of the first sample, nanoseconds. Raises AudioError for sound that cannot be used; the
-        next message is welcome nevertheless.
+        `stamp`: the time of the first sample, nanoseconds. Of more than LONGEST only the end is taken. Raises
+        AudioError for sound that cannot be used; the next message is welcome nevertheless.
         """
         lost = self._lost_before(index)
         if lost < 0:
@@ -95,18 +107,24 @@ class AudioInput:
             return []
         self.counts.lost += lost
         try:
-            samples, replaced = decode(data, channels, sample_format)
-            if sample_rate != self._rate:
-                self._resampler = Resampler(sample_rate, SAMPLE_RATE)
+            heard = interleaved(data, channels, sample_format)
+            if self._resampler is None or sample_rate != self._rate:
+                self._resampler = Resampler(sample_rate, SAMPLE_RATE, after=self._resampler)
                 self._rate = sample_rate
         except AudioError:
             self.counts.refused += 1
             raise
+        excess = len(heard) - min(int(LONGEST * sample_rate), MOST // channels)
+        if excess > 0:
+            self.counts.cut += 1
+            heard = heard[excess:]
+            stamp += round(excess / sample_rate * 1e9)
+        samples, replaced = mono(heard)
         self.counts.replaced += replaced
         fill = lost * samples.size
         if 0 < fill <= MAX_FILL * sample_rate:
             samples = np.concatenate([np.zeros(fill, np.float32), samples])
-            stamp -= fill * 1_000_000_000 // sample_rate
+            stamp -= round(fill / sample_rate * 1e9)
         first = stamp - round((self._framer.pending / SAMPLE_RATE + self._resampler.delay) * 1e9)
         frames = self._framer.push(self._resampler(samples))
         return [

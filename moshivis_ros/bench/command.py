@@ -15,6 +15,7 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 # isort: split
 import torch
 
+from moshivis_ros import arguments
 from moshivis_ros.bench.measure import FRAME_MS, Bench
 from moshivis_ros.bench.reference import load_reference
 from moshivis_ros.bench.sizes import SIZES
@@ -22,6 +23,7 @@ from moshivis_ros.errors import MissingDependencyError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec, build_mimi
 from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.device import find_device
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.quantize import FORMS, quantize
 
@@ -35,13 +37,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--size", choices=SIZES, default="builtin", help="random weights of this size (%(default)s)"
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (auto: the GPU where there is one)")
+    parser.add_argument(
+        "--device",
+        type=arguments.device,
+        default="auto",
+        help="cpu, cuda, ... (auto: the GPU where there is one)",
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as in talking")
     parser.add_argument("--quantize", choices=FORMS, help="weights of language model and depformer")
     parser.add_argument("--kv-cache", choices=("int8",), help="attention window (default: as the model)")
     parser.add_argument("--compile", action="store_true", help="fuse operations with torch.compile first")
-    parser.add_argument("--frames", type=int, default=200, help="frames of each measurement (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (%(default)s)")
+    parser.add_argument(
+        "--frames",
+        type=arguments.whole(1, 1_000_000),
+        default=200,
+        help="frames of each measurement (%(default)s)",
+    )
+    parser.add_argument(
+        "--threads", type=arguments.whole(1, 1024), default=1, help="CPU threads (%(default)s)"
+    )
     parser.add_argument(
         "--reference", metavar="CHECKOUT", help="a checkout of kyutai-labs/moshivis to run in turns with ours"
     )
@@ -51,10 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(args.threads)
-    name = args.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device = find_device(args.device)
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = getattr(torch, args.dtype) if args.dtype else default
     # The reference cannot quantise: it gets the weights before that is done.

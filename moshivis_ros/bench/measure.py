@@ -50,7 +50,7 @@ class Bench:
             compile,
             kv_cache,
         )
-        self.device = model.llm.text_emb.weight.device
+        self.device = model.llm.out_norm.alpha.device
         self.pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
         codes = torch.randint(model.config.audio_card, (frames + WARM_UP, 1, model.config.user_q))
         self.codes = codes.to(self.device)

@@ -51,17 +51,17 @@ class AudioQueue:
 
     def put(self, data: bytes, *, now: int, stamp: int, index: int | None = None, **fields: Any) -> None:
         """Takes what AudioInput.push() takes, and raises the same AudioError. `now`: of the node's clock, when the
-        message came; `stamp` 0: the source does not say when it was in the air.
+        message came; `stamp` the same: the source does not say when it was in the air.
         """
         if self._simulated:
             self.tick(now)
         lost = self._input.counts.lost
-        frames = self._input.push(data, stamp=stamp or now, index=index, **fields)
+        frames = self._input.push(data, stamp=stamp, index=index, **fields)
         self._gap |= self._input.counts.lost > lost
         with self._changed:
             for frame_stamp, samples in frames:
                 missing = None if index is None else self._gap
-                self._pacer.put(self._time(), samples, frame_stamp, stamped=bool(stamp), lost=missing)
+                self._pacer.put(self._time(), samples, frame_stamp, stamped=stamp != now, lost=missing)
                 self._gap = False
             self._changed.notify()
 

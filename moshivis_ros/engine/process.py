@@ -25,7 +25,7 @@ from moshivis_ros.engine.events import EngineSettings, Event, Loaded, Loading, S
 from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import AudioError, ImageError, MoshiVisError
 from moshivis_ros.transcript import Transcript
-from moshivis_ros.vision import encodings
+from moshivis_ros.vision import encoded, encodings
 from moshivis_ros.vision.image_cache import Picture
 
 MEMORY_EVERY = 12  # frames
@@ -170,7 +170,7 @@ class EngineProcess:
                 if "encoding" in fields:
                     picture = encodings.decode(data, **fields)
                 else:
-                    picture = encodings.decode_compressed(data, **fields)
+                    picture = encoded.decode_compressed(data, **fields)
                 if run == self._run:
                     self._conversation.watch(picture, stamp=origin)
             except ImageError as error:

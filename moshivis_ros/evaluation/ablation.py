@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from moshivis_ros import arguments
 from moshivis_ros.evaluation.dialogue_test import (
     KIND_ORDER,
     Examination,
@@ -109,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shares", type=int, nargs="+", default=list(SHARES), help="percent of spoken samples"
     )
-    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--seed", type=arguments.seed, default=5)
     parser.add_argument("--write", help="markdown file for the table")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from moshivis_ros import arguments
 from moshivis_ros.conversation import FRAME_SECONDS
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.evaluation.free_running import TURN, Reply, Turn, converse
@@ -249,7 +250,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", default="build/builtin/pictures/test.npz", help="npz, drawn if it is not there"
     )
-    parser.add_argument("--seed", type=int, default=5)
+    parser.add_argument("--seed", type=arguments.seed, default=5)
     parser.add_argument("--text-temperature", type=float, default=0.0)
     parser.add_argument("--audio-temperature", type=float, default=0.5)
     parser.add_argument(

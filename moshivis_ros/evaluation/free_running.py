@@ -201,6 +201,6 @@ def _show(model: MoshiVis, stream: Stream, pictures: list[Tensor | None]) -> Ten
     if len(there) != len(pictures):
         raise ValueError("conversations with and without a picture cannot be in one batch")
     prefix = model.image_prefix
-    source = prefix.norm_xa(prefix.proj_xa(torch.stack(there).to(prefix.proj_xa.weight.dtype)))
+    source = prefix.norm_xa(prefix.proj_xa(torch.stack(there).to(prefix.norm_xa.alpha.dtype)))
     stream.set_image(model.llm.transformer.shared_cross_attention.keys_values(source))
     return torch.ones(len(pictures))

@@ -19,7 +19,9 @@ from huggingface_hub.errors import (
 )
 
 from moshivis_ros.errors import CheckpointError, ConfigError
+from moshivis_ros.model import released, shards
 from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.gguf_file import vision_file
 from moshivis_ros.model.lm import MoshiVis, window_bytes
 from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer
 from moshivis_ros.model.weights import load_into, stored_type, unfilled, write
@@ -27,31 +29,50 @@ from moshivis_ros.model.weights import load_into, stored_type, unfilled, write
 BUILTIN = Path(__file__).resolve().parents[1] / "builtin"
 
 
-def resolve(name_or_folder: str | Path, revision: str | None = None) -> Path:
-    """The local folder of a checkpoint.
+def resolve(
+    name_or_folder: str | Path,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+    kv_cache: str | None = None,
+) -> Path:
+    """The local folder of a checkpoint, or the file in it that holds the weights, where it is one of several.
 
     ``builtin`` is the miniature in this package. A folder is returned as it is. A Hugging Face repo id
     (``owner/name``) is downloaded, or found in the hub's cache (HF_HOME; HF_HUB_OFFLINE=1 never asks the
-    network), at ``revision``: a branch (default: main), a tag or a commit. Raises CheckpointError.
+    network), at ``revision``: a branch (default: main), a tag or a commit. A file of either may be named
+    (``owner/name/model.q4.safetensors``); where there are only quantised ones of the released model, and none is named,
+    it is the best that fits the free memory of ``device``. Raises CheckpointError.
     """
     folder = BUILTIN if name_or_folder == "builtin" else Path(name_or_folder).expanduser()
-    if folder.is_dir():
+    if folder.exists():
         if revision is not None:
-            raise CheckpointError(
-                f"{folder} is a local folder: revision {revision!r} is for Hugging Face repos only"
-            )
-        return folder
-    if folder.is_file():
-        raise CheckpointError(f"{folder} is a file: give the folder that holds it")
-    repo = str(name_or_folder)
+            raise CheckpointError(f"{folder} is local: revision {revision!r} is for Hugging Face repos only")
+        return _weights_of(folder, device, kv_cache)
+    repo, file = str(name_or_folder), None
+    if named := re.fullmatch(r"([^/]+/[^/]+)/([^/]+\.(?:safetensors|gguf))", repo):
+        repo, file = named.groups()
+    elif repo in released.REPOS:
+        file = released.choose(list(released.REPOS[repo]), device, kv_cache)
     if isinstance(name_or_folder, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", repo):
         raise CheckpointError(
             f"there is no folder {folder}: give a checkpoint folder or a Hugging Face repo id (owner/name)"
         )
     try:
-        return _download(repo, revision)
+        return _download(repo, revision, file)
     except (OSError, HFValidationError) as error:  # every error of the hub is an OSError, the network's too
         raise CheckpointError(f"there is no folder {repo}, and {_explain(error, repo, revision)}") from error
+
+
+def _weights_of(path: Path, device: torch.device | str, kv_cache: str | None) -> Path:
+    """The folder, or the file with its weights, if they have a name of their own."""
+    if path.is_file():
+        if path.suffix not in (".safetensors", ".gguf"):
+            raise CheckpointError(f"{path} is no file of weights: give the folder that holds it")
+        return path
+    files = [name for name in released.FILES if (path / name).is_file()]
+    if not files or (path / ModelConfig.load(path).model).exists():
+        return path
+    return path / released.choose(files, device, kv_cache)
 
 
 def load_model(
@@ -61,14 +82,19 @@ def load_model(
     quantize: str | None = None,
     kv_cache: str | None = None,
 ) -> MoshiVis:
-    """The network of a checkpoint folder, in evaluation mode, without gradients.
+    """The network of a checkpoint folder, or of the file of one, in evaluation mode, without gradients.
 
     Weights go one by one from the memory-mapped file to ``device`` and ``dtype``, and become smaller there
-    with ``quantize`` (int8, int4), unless the file holds them so already (see quantize_checkpoint): beside the
-    model, memory holds one tensor at most. Raises CheckpointError, and ConfigError for config.yaml.
+    with ``quantize`` (int8, int4), unless the file holds them so already (see quantize_checkpoint, and released.py): beside
+    the model, memory holds one tensor at most. Raises CheckpointError, and ConfigError for config.yaml.
     """
-    folder = Path(folder)
-    config = ModelConfig.load(folder)
+    config, path = _configuration(folder)
+    if released.is_released(path):
+        if quantize is not None:
+            raise ConfigError(
+                f"{path.name} is quantised already, and loaded as it is: leave quantize={quantize!r} out"
+            )
+        return released.load(path, config, device, dtype, kv_cache)
     if config.quantize and quantize not in (None, config.quantize):
         raise ConfigError(
             f"{folder} holds {config.quantize} weights already: load it without quantize={quantize!r}, or quantize "
@@ -86,7 +112,10 @@ def load_model(
         else:
             needed -= quantizer.saved_bytes(dtype)
         shrink = quantizer.shrink
-    return load_into(model, folder / config.model, model.state_dict(), device, dtype, needed, shrink)
+    load_into(model, path, model.state_dict(), device, dtype, needed, shrink)
+    if shrink is not None:
+        shrink(model)  # what is no part of another one
+    return model
 
 
 def save_model(model: MoshiVis, folder: Path | str) -> None:
@@ -110,42 +139,59 @@ def quantize_checkpoint(folder: Path | str, out: Path | str, form: str) -> None:
     What is not quantised keeps the file's type. Memory holds the quantised model and one tensor at most. Raises
     CheckpointError, and ConfigError for another form and for weights that are quantised already.
     """
-    folder, out = Path(folder), Path(out).expanduser()
-    config = ModelConfig.load(folder)
+    out = Path(out).expanduser()
+    config, path = _configuration(folder)
+    if released.is_released(path):
+        raise ConfigError(
+            f"{path.name} is quantised already: it is loaded as it is, and smaller ones are made of the original"
+        )
     if config.quantize:
         raise ConfigError(f"{folder} holds {config.quantize} weights already: quantize the original")
     if out.is_file() or (out.exists() and any(out.iterdir())):
         raise CheckpointError(f"{out} is not an empty folder: choose another")
     with unfilled():
         model = MoshiVis(config)
-    path = folder / config.model
     quantizer = Quantizer(model, form)
     load_into(model, path, model.state_dict(), "cpu", stored_type(path), shrink=quantizer.store)
+    quantizer.store(model)  # what is no part of another one
     model.config = dataclasses.replace(config, quantize=form)
     save_model(model, out)
-    for file in (folder / config.mimi_codec, folder / config.text_tokenizer):
+    for file in (path.parent / config.mimi_codec, path.parent / config.text_tokenizer):
         if file.is_file():
             shutil.copy(file, out)
 
 
-def _download(repo: str, revision: str | None) -> Path:
-    released = _files(ModelConfig.preset("moshika-vis"))
-    patterns = ["config.yaml", *released]
+def _configuration(path: Path | str) -> tuple[ModelConfig, Path]:
+    """Of a folder, or of a file in one: its configuration, and the file of weights."""
+    path = Path(path)
+    folder = path.parent if path.is_file() else path
+    config = ModelConfig.load(folder)
+    return config, path if path.is_file() else folder / config.model
+
+
+def _download(repo: str, revision: str | None, file: str | None) -> Path:
+    """The folder, or ``file`` in it."""
+    usual = _files(ModelConfig.preset("moshika-vis"), file)
+    patterns = ["config.yaml", *usual, *shards.patterns(usual[0])]
     folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
-    files = _files(ModelConfig.load(folder))
-    if files != released:
-        snapshot_download(repo, revision=revision, allow_patterns=files)
+    files = _files(ModelConfig.load(folder), file)
+    if files != usual:
+        snapshot_download(repo, revision=revision, allow_patterns=[*files, *shards.patterns(files[0])])
+    if shards.index_of(folder / files[0]).is_file():
+        del files[0]  # its shards are checked where they are opened
     for name in files:
         if not (folder / name).is_file():
             raise CheckpointError(
                 f"{repo} lacks {name}: it is no MoshiVis checkpoint, or its download was cut off; "
                 "in that case try again with a network connection"
             )
-    return folder
+    return folder / file if file else folder
 
 
-def _files(config: ModelConfig) -> list[str]:
-    return [config.model, config.mimi_codec, config.text_tokenizer]
+def _files(config: ModelConfig, file: str | None) -> list[str]:
+    file = file or config.model
+    beside = [vision_file(file)] if file.endswith(".gguf") else []
+    return [file, *beside, config.mimi_codec, config.text_tokenizer]
 
 
 def _explain(error: Exception, repo: str, revision: str | None) -> str:

@@ -141,7 +141,15 @@ def build_mimi(config: ModelConfig) -> Any:
     codebooks = max(config.dep_q, config.user_q)
     try:
         mimi = loaders.get_mimi(None, config.mimi, torch.get_default_device(), codebooks)
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ConfigError(
             f"section mimi of config.yaml describes no Mimi codec of {codebooks} codebooks: {error!r}"
         ) from error

@@ -8,15 +8,26 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
 
 from moshivis_ros.errors import ConfigError
+from moshivis_ros.model import schema
+from moshivis_ros.model.schema import Range
 
-NORM_FORMS = ("rms_norm", "rms_norm_f32", "real_rms_norm", "real_rms_norm_f32")
+Size: TypeAlias = Annotated[int, Range(1, 1_000_000)]
+Layers: TypeAlias = Annotated[int, Range(1, 1000)]
+Streams: TypeAlias = Annotated[int, Range(1, 100)]
+Count: TypeAlias = Annotated[int, Range(0, 1_000_000)]
+Positive: TypeAlias = Annotated[float, Range(1e-12, 1e12)]
+Share: TypeAlias = Annotated[float, Range(0, 1)]
+Temperature: TypeAlias = Annotated[float, Range(0, 10)]
+File: TypeAlias = Annotated[str, Range(1, 255)]
+NormForm: TypeAlias = Literal["rms_norm", "rms_norm_f32", "real_rms_norm", "real_rms_norm_f32"]
 
 # Keys of the reference that this implementation supports with one value only (any other would be another
 # network).
@@ -56,18 +67,19 @@ _IGNORED = {"encoder_name", "golden", "hf_repo"}
 class SiglipConfig:
     """Sizes of the SigLIP image encoder; the defaults are those of the released model."""
 
-    hidden_size: int = 1152
-    intermediate_size: int = 4304
-    num_hidden_layers: int = 27
-    num_attention_heads: int = 16
-    image_size: int = 448
-    patch_size: int = 14
-    num_channels: int = 3
-    layer_norm_eps: float = 1e-6
+    hidden_size: Size = 1152
+    intermediate_size: Size = 4304
+    num_hidden_layers: Layers = 27
+    num_attention_heads: Size = 16
+    image_size: Size = 448
+    patch_size: Size = 14
+    num_channels: Size = 3
+    layer_norm_eps: Positive = 1e-6
     hidden_act: str = "gelu_pytorch_tanh"
     vision_use_head: bool = False
 
     def __post_init__(self) -> None:
+        _refuse(schema.problems(self, "siglip."))
         if self.hidden_act != "gelu_pytorch_tanh" or self.vision_use_head:
             raise ConfigError(
                 "siglip: only hidden_act gelu_pytorch_tanh and vision_use_head false are supported"
@@ -91,69 +103,62 @@ class ModelConfig:
     """A MoshiVis network; the defaults are the released model (kyutai/moshika-vis-pytorch-bf16)."""
 
     # temporal transformer
-    dim: int = 4096
-    num_layers: int = 32
-    num_heads: int = 32
-    hidden_scale: float = 4.125
-    context: int = 3000  # frames of the attention window
-    max_period: float = 10000.0
+    dim: Size = 4096
+    num_layers: Layers = 32
+    num_heads: Size = 32
+    hidden_scale: Positive = 4.125
+    context: Size = 3000  # frames of the attention window
+    max_period: Positive = 10000.0
     # tokens: 1 text stream, dep_q own audio streams, n_q - dep_q user audio streams
-    text_card: int = 32000
-    audio_card: int = 2048
-    n_q: int = 16
-    dep_q: int = 8
-    delays: tuple[int, ...] = (0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1)  # frames, per stream
-    padding_token_id: int = 3
-    end_of_text_padding_id: int = 0
+    text_card: Size = 32000
+    audio_card: Size = 2048
+    n_q: Streams = 16
+    dep_q: Streams = 8
+    delays: tuple[Count, ...] = (0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1)  # frames, per stream
+    padding_token_id: Count = 3
+    end_of_text_padding_id: Count = 0
     # depformer
-    depformer_dim: int = 1024
-    depformer_dim_feedforward: int = 4224
-    depformer_num_heads: int = 16
-    depformer_num_layers: int = 6
+    depformer_dim: Size = 1024
+    depformer_dim_feedforward: Size = 4224
+    depformer_num_heads: Size = 16
+    depformer_num_layers: Layers = 6
     # norm forms: "real_" divides by the root mean square, without it by the standard deviation (see
     # layers.RMSNorm)
-    norm: str = "rms_norm_f32"  # depformer
-    norm_lm: str = "real_rms_norm_f32"
-    norm_xa: str = "rms_norm"
+    norm: NormForm = "rms_norm_f32"  # depformer
+    norm_lm: NormForm = "real_rms_norm_f32"
+    norm_xa: NormForm = "rms_norm"
     # image
-    image_size: int = 448  # pixels of the square that a picture is resized to
+    image_size: Size = 448  # pixels of the square that a picture is resized to
     siglip: SiglipConfig = field(default_factory=SiglipConfig)
     # what the gate (mean of the last 10 layers) reads when the model looks away and when it looks
-    gate_low: float = 0.005
-    gate_high: float = 0.021
+    gate_low: Share = 0.005
+    gate_high: Share = 0.021
     # files of the checkpoint folder
-    model: str = "model.safetensors"
-    mimi_codec: str = "tokenizer-e351c8d8-checkpoint125.safetensors"
-    text_tokenizer: str = "tokenizer_spm_32k_3.model"
+    model: File = "model.safetensors"
+    mimi_codec: File = "tokenizer-e351c8d8-checkpoint125.safetensors"
+    text_tokenizer: File = "tokenizer_spm_32k_3.model"
     mimi: dict[str, Any] | None = None  # configuration for moshi's get_mimi; None: the released Mimi
     quantize: str | None = None  # how the file holds the linear layers of a step: int8 or int4
     trained: bool = True  # False: random weights, good for trying the plumbing only
     about: str = ""  # what the model can talk about, for its users
     # randomness that suits it, of words and voice; 0: always the most likely
-    text_temperature: float = 0.7
-    audio_temperature: float = 0.8
+    text_temperature: Temperature = 0.7
+    audio_temperature: Temperature = 0.8
 
     def __post_init__(self) -> None:
+        _refuse([*schema.problems(self), *schema.unlike(self.mimi, _TINY_MIMI, "mimi.")])
         _check_divisible("dim", self.dim, "num_heads", self.num_heads)
         _check_divisible("depformer_dim", self.depformer_dim, "depformer_num_heads", self.depformer_num_heads)
         if (self.dim // self.num_heads) % 2:
             raise ConfigError(
                 f"dim / num_heads is {self.dim // self.num_heads}: rotary embedding needs an even number"
             )
-        if len(self.delays) != self.n_q + 1 or min(self.delays) < 0:
-            raise ConfigError(f"delays must hold n_q + 1 = {self.n_q + 1} numbers >= 0, not {self.delays}")
+        if len(self.delays) != self.n_q + 1:
+            raise ConfigError(f"delays must hold n_q + 1 = {self.n_q + 1} numbers, not {len(self.delays)}")
         if not 0 < self.dep_q < self.n_q:
             raise ConfigError(f"dep_q ({self.dep_q}) must be between 1 and n_q - 1 ({self.n_q - 1})")
-        for name in ("norm", "norm_lm", "norm_xa"):
-            if getattr(self, name) not in NORM_FORMS:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(NORM_FORMS)}")
-        if not 0 <= self.gate_low < self.gate_high <= 1:
-            raise ConfigError(
-                f"gate_low ({self.gate_low}) must be below gate_high ({self.gate_high}), both in 0..1"
-            )
-        for name in ("text_temperature", "audio_temperature"):
-            if not 0 <= getattr(self, name) <= 10:
-                raise ConfigError(f"{name} must be between 0 (greedy) and 10, not {getattr(self, name)}")
+        if self.gate_low >= self.gate_high:
+            raise ConfigError(f"gate_low ({self.gate_low}) must be below gate_high ({self.gate_high})")
         if self.image_size < self.siglip.patch_size:
             raise ConfigError(
                 f"image_size {self.image_size} is smaller than a patch ({self.siglip.patch_size})"
@@ -184,7 +189,8 @@ class ModelConfig:
     def load(cls, folder: Path | str) -> ModelConfig:
         """Read ``folder/config.yaml``; without the file, the released model's configuration.
 
-        Raises ConfigError for an unknown key, a value of another network, or text that is not yaml.
+        Raises ConfigError, which names every key that is unknown or whose value is of a wrong type or out of range, for a
+        value of another network, and for text that is not yaml.
         """
         path = Path(folder) / "config.yaml"
         if not path.exists():
@@ -192,9 +198,11 @@ class ModelConfig:
         try:
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
             if not isinstance(raw, dict):
-                raise ConfigError("a yaml mapping is expected")
+                raise ConfigError(f"a yaml mapping is expected, found {schema.short(raw)}")
             return cls._from_dict(raw)
-        except (ConfigError, TypeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        except RecursionError as error:
+            raise ConfigError(f"{path}: nested too deeply") from error
+        except (ValueError, OSError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: {error}") from error
 
     def save(self, folder: Path | str) -> None:
@@ -207,27 +215,39 @@ class ModelConfig:
 
     @classmethod
     def _from_dict(cls, raw: dict[str, Any]) -> ModelConfig:
-        own = {f.name for f in dataclasses.fields(cls)}
-        values: dict[str, Any] = {}
-        for key, value in raw.items():
-            if key in own:
-                values[key] = value
-            elif key in _FIXED:
-                if value != _FIXED[key]:
-                    raise ConfigError(f"{key}: {value!r} is not supported, only {_FIXED[key]!r}")
-            elif key == "depformer_context":
-                if value < raw.get("dep_q", cls.dep_q):
-                    raise ConfigError(
-                        f"depformer_context: {value} is less than dep_q, which is not supported"
-                    )
-            elif key not in _IGNORED:
-                close = difflib.get_close_matches(key, own | set(_FIXED), n=1)
-                raise ConfigError(f"unknown key {key!r}" + (f", did you mean {close[0]!r}?" if close else ""))
-        if "siglip" in values:
-            values["siglip"] = SiglipConfig(**values["siglip"])
-        if "delays" in values:
-            values["delays"] = tuple(values["delays"])
-        return cls(**values)
+        known = {f.name for f in dataclasses.fields(cls)}
+        _refuse(_unknown(raw, known | _FIXED.keys() | _IGNORED | {"depformer_context"}, ""))
+        _refuse(
+            f"{key}: {schema.short(raw[key])} is not supported, only {value!r}"
+            for key, value in _FIXED.items()
+            if raw.get(key, value) != value
+        )
+        values = {key: value for key, value in raw.items() if key in known}
+        if isinstance(siglip := values.get("siglip"), dict):
+            _refuse(_unknown(siglip, {f.name for f in dataclasses.fields(SiglipConfig)}, "siglip."))
+            values["siglip"] = SiglipConfig(**siglip)
+        if isinstance(delays := values.get("delays"), list):
+            values["delays"] = tuple(delays)
+        config = cls(**values)
+        window = raw.get("depformer_context", config.dep_q)
+        if not isinstance(window, int) or window < config.dep_q:
+            raise ConfigError(
+                f"depformer_context: {schema.short(window)} is less than dep_q, which is not supported"
+            )
+        return config
+
+
+def _refuse(problems: Iterable[str]) -> None:
+    lines = list(problems)
+    if lines:
+        raise ConfigError(lines[0] if len(lines) == 1 else "".join(f"\n  {line}" for line in lines))
+
+
+def _unknown(given: Iterable[Any], known: Collection[str], prefix: str) -> Iterator[str]:
+    for key in given:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            yield f"unknown key {prefix + str(key)!r}" + (f", did you mean {close[0]!r}?" if close else "")
 
 
 def _check_divisible(name: str, value: int, by_name: str, by: int) -> None:
@@ -266,7 +286,7 @@ _TINY_MIMI: dict[str, Any] = {
         "layer_scale": 0.01,
         "context": 32,
         "conv_layout": True,
-        "max_period": 10000,
+        "max_period": 10000.0,
         "gating": "none",
         "norm": "layer_norm",
         "positional_embedding": "rope",

@@ -16,6 +16,7 @@ from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.depformer import DepformerLayer
 from moshivis_ros.model.image_encoder import ImagePrefix
 from moshivis_ros.model.layers import GatedFeedForward, RMSNorm, TokenEmbedding, rotate, store_as_one
+from moshivis_ros.model.packed import look_up
 
 GATE_LAYERS = 10  # the reported gate is the mean of the last 10 layers
 
@@ -234,8 +235,9 @@ class MoshiVis(nn.Module):
         absent = tokens == -1
         tables = (self.llm.text_emb, *self.audio_emb)
         ids = tokens.masked_fill(absent, 0).unbind(-1)
-        rows = [F.embedding(i, table.weight) for i, table in zip(ids, tables, strict=True)]
-        return torch.stack(rows, dim=-2).masked_fill(absent[..., None], 0).sum(-2)
+        rows = [look_up(table, i) for i, table in zip(ids, tables, strict=True)]
+        out = torch.stack(rows, dim=-2).masked_fill(absent[..., None], 0).sum(-2)
+        return out.to(self.llm.out_norm.alpha.dtype)
 
     def temporal_step(
         self, tokens: Tensor, window: Window, at: Position, image: ImageKV | None
@@ -259,7 +261,7 @@ class MoshiVis(nn.Module):
         none), and gets those of this one.
         """
         embedding = self.depformer_emb[codebook - 1] if codebook else self.depformer_text_emb
-        x = self.depformer_in[codebook](hidden) + F.embedding(previous, embedding.weight)  # type: ignore[arg-type]
+        x = self.depformer_in[codebook](hidden) + look_up(embedding, previous).to(hidden.dtype)
         for i, layer in enumerate(self.depformer.layers):
             x, kv[i] = layer(x, codebook, kv[i])
         logits: Tensor = self.audio_linears[codebook](x)  # no norm before it

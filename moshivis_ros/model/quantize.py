@@ -1,22 +1,24 @@
 """Weights in 8 or 4 bits, computed with in the model's type: drop-in linear layers, and how to put them in.
 
 At batch 1 a step takes as long as its weights take to be read, so smaller weights are a faster model.
-Embeddings, norms and the image encoder keep their type.
+Embeddings and image encoder are in 8 bits with either (see compact.py); norms keep their type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError, MissingDependencyError
+from moshivis_ros.model.compact import candidates, compact
 from moshivis_ros.model.lm import MoshiVis
 
 FORMS = ("int8", "int4")
 GROUPS = (128, 64, 32)  # columns that share a scale in int4: the largest that divides a layer
+FITS = 4  # of steps and middles to the weights: more hardly help
 ROWS = 64  # that are rounded or packed at a time: what is needed beside the weights stays small
 
 
@@ -105,21 +107,24 @@ class Quantizer:
     """Replaces the linear layers of ``model`` that a step reads, once they hold their weights.
 
     ``form`` is int8 (a scale per channel) or int4 (a scale per 128 columns, or per 64 or 32 where 128 does
-    not divide a layer). Layers of a width that 16 (int8) or 32 (int4) does not divide stay: there are none in
-    the released model. Raises ConfigError for another form.
+    not divide a layer). With int4 the depformer stays in int8: it is small, and most of the damage to the sound
+    would be done there (docs/performance.md). Layers of a width that 16 (int8) or 32 (int4) does not divide stay:
+    there are none in the released model. Raises ConfigError for another form.
     """
 
     def __init__(self, model: MoshiVis, form: str) -> None:
         if form not in FORMS:
             raise ConfigError(f"quantize must be one of {', '.join(FORMS)}, not {form!r}")
-        self.form = form
         self.model = model
-        parts = (model.llm, model.depformer_in, model.depformer, model.audio_linears)
-        self.layers = WeakSet(  # it must not keep what has been replaced
-            layer
-            for part in parts
-            for name, layer in part.named_modules()
-            if isinstance(layer, nn.Linear) and not name.endswith("kv_proj")  # that one encodes pictures
+        self.others = WeakSet(candidates(model))
+        depformer = (model.depformer_in, model.depformer, model.audio_linears)
+        self.layers = WeakKeyDictionary(  # it must not keep what has been replaced
+            {
+                layer: part_form
+                for part, part_form in ((model.llm, form), *((part, "int8") for part in depformer))
+                for layer in part.modules()
+                if isinstance(layer, nn.Linear) and layer not in self.others
+            }
         )
 
     def expect(self) -> None:
@@ -140,15 +145,22 @@ class Quantizer:
 
     def saved_bytes(self, dtype: torch.dtype) -> int:
         """About how much smaller than in ``dtype`` the layers will be."""
-        weights = sum(layer.weight.numel() for layer in self.layers)
-        return int(weights * (dtype.itemsize - (1 if self.form == "int8" else 0.55)))
+        sizes = {"int8": 1, "int4": 0.55}
+        steps: dict[str, int] = dict.fromkeys(sizes, 0)
+        for layer, form in self.layers.items():
+            steps[form] += layer.weight.numel()
+        others = sum(weight.numel() for layer in self.others for weight in layer.parameters())
+        saved = sum(weights * (dtype.itemsize - sizes[form]) for form, weights in steps.items())
+        return int(saved + others * (dtype.itemsize - 1.1))
 
-    def _stored(self, layer: nn.Module) -> StoredWeight | None:
+    def _stored(self, layer: nn.Module) -> nn.Module | None:
+        if layer in self.others:
+            return compact(layer)
         if layer not in self.layers:
             return None
         assert isinstance(layer, nn.Linear)
         rows, columns = layer.weight.shape
-        if self.form == "int8":
+        if self.layers[layer] == "int8":
             # torch's kernel for CPUs reads past the end of other rows (seen in 2.13)
             return None if columns % 16 else StoredWeight(*_by_rows(layer.weight.detach(), _int8))
         group = next((size for size in GROUPS if columns % size == 0), None)
@@ -197,8 +209,19 @@ def _int8(rows: Tensor) -> tuple[Tensor, Tensor]:  # [rows, columns] -> values, 
 def _int4(rows: Tensor) -> tuple[Tensor, Tensor]:  # [rows, groups, group] -> values, scales of StoredWeight
     groups = rows.float()
     low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
-    step = ((high - low) / 15).clamp(min=1e-9).to(rows.dtype).float()
-    middle = (low + 8 * step).to(rows.dtype).float()
+    step = ((high - low) / 15).clamp(min=1e-9)
+    middle = low + 8 * step
+    # From the extremes, which are few, to what is best for all: step and middle that fit the levels best (least squares),
+    # then the levels nearest to the weights, and again.
+    mean = groups.mean(-1, keepdim=True)
+    for _ in range(FITS):
+        levels = torch.sub(groups, middle).div_(step).round_().clamp_(-8, 7)
+        mean_level = levels.mean(-1, keepdim=True)
+        variance = levels.square().mean(-1, keepdim=True) - mean_level.square()
+        covariance = (levels * groups).mean(-1, keepdim=True) - mean_level * mean
+        step = torch.where(variance > 1e-6, covariance / variance, step).clamp(min=1e-9)
+        middle = mean - step * mean_level
+    step, middle = step.to(rows.dtype).float(), middle.to(rows.dtype).float()
     levels = ((groups - middle) / step + 8).round().clamp(0, 15).to(torch.uint8).flatten(1)
     return levels[:, ::2] << 4 | levels[:, 1::2], torch.cat((step, middle), dim=-1).to(rows.dtype)
 

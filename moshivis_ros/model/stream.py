@@ -65,7 +65,7 @@ class Stream(nn.Module):
         if kv_cache not in (None, "int8"):
             raise ConfigError(f"kv_cache must be int8 or None (the model's type), not {kv_cache!r}")
         config = model.config
-        weight = model.llm.text_emb.weight
+        weight = model.llm.out_norm.alpha
         device, dtype = weight.device, weight.dtype
         self.model = model
         self.config = config

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from moshivis_ros.errors import CheckpointError
+from moshivis_ros.model import shards
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 MAX_LISTED = 10  # tensors named in one error
@@ -68,11 +69,11 @@ def load_into(
     part of the module as soon as a tensor of it is filled, and may replace what is filled. Raises
     CheckpointError.
     """
-    with _open(path) as file:
+    with open_file(path) as file:
         _check(file, layout, path)
         types = {name: dtype if t.is_floating_point() else t.dtype for name, t in layout.items()}
         weights = sum(t.numel() * types[name].itemsize for name, t in layout.items())
-        _check_fits(weights + extra_bytes, path, device)
+        check_fits(weights + extra_bytes, path, device)
         # copy_, not the mapped pages themselves: a file that is replaced, or evicted from memory, while the
         # model talks must not stop it.
         console = Console(stderr=True)
@@ -84,7 +85,7 @@ def load_into(
             transient=True,
         )
         tensors = (
-            (name, torch.empty(expected.shape, dtype=types[name], device=device).copy_(file.get_tensor(name)))
+            (name, _filled(file, name, torch.empty(expected.shape, dtype=types[name], device=device), path))
             for name, expected in bar
         )
         if shrink is None:
@@ -126,17 +127,19 @@ def write(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def stored_type(path: Path) -> torch.dtype:
     """The floating-point type that most of a checkpoint's tensors have. Raises CheckpointError."""
-    with _open(path) as file:
+    with open_file(path) as file:
         found = Counter(file.get_slice(name).get_dtype() for name in file.keys())  # noqa: SIM118
     types = {text: dtype for dtype, text in _TYPES.items() if dtype.is_floating_point}
     return types.get(found.most_common(1)[0][0], torch.float32)
 
 
-def _open(path: Path) -> Any:
+def open_file(path: Path) -> Any:
     if path.suffix in PICKLE_SUFFIXES:
         raise CheckpointError(
             f"{path.name}: pickle files can run code when read, so they never are; {_CONVERT}"
         )
+    if not path.is_file() and shards.index_of(path).is_file():
+        return shards.Shards(shards.index_of(path), open_file)
     if not path.is_file():
         pickles = [p.name for p in path.parent.glob("*") if p.suffix in PICKLE_SUFFIXES]
         beside = f" There is {pickles[0]}, but pickle files are never read: {_CONVERT}." if pickles else ""
@@ -193,7 +196,21 @@ def _problems(file: Any, found: set[str], layout: Mapping[str, Tensor]) -> Itera
             yield f"{name} differs from {original}, but all layers share one cross-attention"
 
 
-def _check_fits(needed: int, path: Path, device: torch.device | str) -> None:
+def _filled(file: Any, name: str, tensor: Tensor, path: Path) -> Tensor:
+    """``tensor`` with the values of the file. Raises CheckpointError for values that are not finite: they would talk."""
+    tensor.copy_(file.get_tensor(name))
+    # A NaN or an infinity leaves no sum finite, and a sum is ten times cheaper than isfinite and takes no memory.
+    if tensor.is_floating_point() and not tensor.sum().isfinite():
+        bad = tensor.numel() - int(tensor.isfinite().sum())
+        if bad:  # and not just a sum that is too large for the type
+            raise CheckpointError(
+                f"{path}: {bad} of the {tensor.numel()} numbers of {name} are NaN or infinite as {tensor.dtype}: the "
+                "weights are damaged; download them again, or load them with another dtype"
+            )
+    return tensor
+
+
+def check_fits(needed: int, path: Path, device: torch.device | str) -> None:
     if torch.device(device).type != "cuda":
         return
     free, total = torch.cuda.mem_get_info(device)

@@ -4,14 +4,16 @@ somebody listens.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
-import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
 
-from moshivis_ros.audio import SAMPLE_RATE
-from moshivis_ros.audio.files import read
+from moshivis_ros.audio import SAMPLE_RATE, Float
+from moshivis_ros.audio.files import Recording
+from moshivis_ros.audio.framing import Framer, silence
 from moshivis_ros.audio.pcm import encode
 from moshivis_ros.nodes.interface import QOS, Interface, Parameter, declare, values
 from moshivis_ros.nodes.messages import AUDIO, AudioWriter, sound_parameters
@@ -35,18 +37,17 @@ class AudioFile(Node):
         super().__init__("audio_file", **kwargs)
         declare(self, PARAMETERS)
         self._settings = values(self, PARAMETERS)
-        silence = np.zeros(round(self._settings["tail"] * SAMPLE_RATE), np.float32)
-        samples = encode(np.concatenate([read(self._settings["path"]), silence]))
+        recording = Recording(self._settings["path"])
         size = round(self._settings["chunk"] * SAMPLE_RATE)
-        self._chunks = [samples[n : n + size].tobytes() for n in range(0, samples.size, size)]
+        self._chunks = self._cut(recording, size)
         self._nanoseconds = size * 1_000_000_000 // SAMPLE_RATE
         self._start: int | None = None
         self._index = 0
         self._writer = AudioWriter(self._settings["audio_in_type"])
         self._publisher = self.create_publisher(self._writer.type, "audio_in", 100, qos_overriding_options=QOS)
         self.create_timer(self._settings["chunk"], self._on_timer)
-        seconds = samples.size / SAMPLE_RATE
-        self.get_logger().info(f"{self._settings['path']}: {seconds:.1f} s, waiting for a listener")
+        about = f"about {recording.seconds:.1f} s, " if recording.seconds else ""
+        self.get_logger().info(f"{recording.path}: {about}waiting for a listener")
 
     def close(self) -> None:
         pass
@@ -59,15 +60,29 @@ class AudioFile(Node):
             self._start = now
         # A chunk is complete, as from a microphone, when its last sample is over.
         while self._start + (self._index + 1) * self._nanoseconds <= now:
-            if self._index >= len(self._chunks) and not self._settings["loop"]:
+            chunk = next(self._chunks, None)
+            if chunk is None:
                 self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_SECONDS))
                 raise Done
-            chunk = self._chunks[self._index % len(self._chunks)]
-            stamp = self._start + self._index * self._nanoseconds
+            stamp, samples = self._start + self._index * self._nanoseconds, encode(chunk).tobytes()
             self._publisher.publish(
-                self._writer.write(chunk, self._index, stamp, frame_id=self._settings["frame_id"])
+                self._writer.write(samples, self._index, stamp, frame_id=self._settings["frame_id"])
             )
             self._index += 1
+
+    def _cut(self, recording: Recording, size: int) -> Iterator[Float]:
+        """What is published, in pieces of `size` samples, of which the last may be shorter."""
+        while True:
+            framer = Framer(size)
+            for block in chain(recording, silence(self._settings["tail"])):
+                yield from framer.push(block)
+            rest = framer.pending
+            yield from (frame[:rest] for frame in framer.flush())
+            for note in recording.notes:
+                self.get_logger().warning(note)
+            if not self._settings["loop"]:
+                return
+            recording = Recording(self._settings["path"])
 
 
 def main(args: list[str] | None = None) -> int:

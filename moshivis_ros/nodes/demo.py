@@ -27,6 +27,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
+from moshivis_ros import arguments
 from moshivis_ros.audio import SAMPLE_RATE
 from moshivis_ros.audio.files import read
 from moshivis_ros.errors import MoshiVisError
@@ -88,7 +89,7 @@ def _options(args: list[str] | None) -> argparse.Namespace:
         default="builtin",
         help="checkpoint folder or Hugging Face repo (default: the miniature of the package)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--device", type=arguments.device, default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--audio", type=Path, help="a recorded question (default: one of the project's own)")
     parser.add_argument(
         "--images",
@@ -96,7 +97,7 @@ def _options(args: list[str] | None) -> argparse.Namespace:
         help="a photo, a video, or a folder of photos, each of which is asked about (default: as above)",
     )
     parser.add_argument(
-        "--seconds", type=float, default=8.0, help="to listen to the answer, after each question"
+        "--seconds", type=arguments.number(0, 3600), default=8.0, help="to listen to the answer, after each question"
     )
     parser.add_argument("--out", type=Path, default=Path("conversation"), help="folder for what is recorded")
     parser.add_argument("--speaker", action="store_true", help="also play the robot's voice")

@@ -13,6 +13,7 @@ from builtin_interfaces.msg import Time
 from rclpy.node import Node
 
 from moshivis_ros.audio import SAMPLE_RATE, Int16
+from moshivis_ros.audio.compressed import compressed
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.msg import Audio
 from moshivis_ros.nodes.interface import Parameter
@@ -36,6 +37,8 @@ _WRITTEN = {
     "int8": ("b", 16),
     "uint8": ("B", 32),
 }
+_BYTES = ("sequence<int8>", "sequence<uint8>")
+PAUSE = 2_000_000_000  # nanoseconds after which a stream of bytes may be another one
 _RATES = ("sample_rate", "rate")
 
 
@@ -96,12 +99,18 @@ class AudioReader:
     depth. The first array that is not empty is taken. A message whose only array is uint8[] holds bytes of 16
     bit PCM. `sample_rate` and `channels` are for types without such fields. Raises ConfigError for a type
     without samples.
+
+    Bytes that are a file or a compressed stream get its name as their format, which AudioInput refuses; so do those
+    that follow, because the middle of a stream looks like any bytes, until none have come for 2 seconds.
     """
 
     def __init__(self, type_name: str, sample_rate: int = SAMPLE_RATE, channels: int = 1) -> None:
         self.type = message_type(type_name)
         fields = dict(_fields(self.type))
         arrays = _arrays(fields, type_name)
+        self._bytes = any(fields[path] in _BYTES for path in arrays)
+        self._stream = ""  # the name of the compressed stream that these messages are
+        self._last = 0  # nanoseconds: when bytes came last
         self._arrays = [
             (attrgetter(path), "int16" if sample_format == "bytes" else sample_format)
             for path, sample_format in arrays.items()
@@ -121,7 +130,10 @@ class AudioReader:
         filled = (entry for entry in self._arrays if len(entry[0](message)))
         samples, sample_format = next(filled, self._arrays[0])
         stamp = to_nanoseconds(self._header(message).stamp) if self._header else 0
-        return samples(message).tobytes(), {
+        data = samples(message).tobytes()
+        if self._bytes:
+            sample_format = self._compressed(data, now) or sample_format
+        return data, {
             "sample_rate": self._rate(message),
             "channels": self._channels(message),
             "sample_format": sample_format,
@@ -132,6 +144,15 @@ class AudioReader:
     def frame_id(self, message: Any) -> str:
         """Of its header; empty where it has none."""
         return str(self._header(message).frame_id) if self._header else ""
+
+    def _compressed(self, data: bytes, now: int) -> str:
+        if now - self._last > PAUSE:
+            self._stream = ""
+        self._last = now
+        name, certain = compressed(data)
+        if certain:
+            self._stream = name
+        return name or self._stream
 
     @staticmethod
     def _getter(fields: dict[str, str], *names: str) -> Any:

@@ -1,29 +1,29 @@
-"""A conversation -> conversation.wav (left the robot, right the user) and transcript.json, written when the
-node ends.
+"""A conversation -> conversation.wav (left the robot, right the user) and transcript.json.
 
-Both have one time: seconds since the first sound of the robot. Kept in memory until then, 6 MB a minute.
+Both have one time: seconds since the first sound of the robot. They are written while it goes on, as conversation.part.wav
+and, a line of JSON for each entry, transcript.part.json, and have their names when the node ends: what was recorded before
+stays until then. A node that is killed leaves the parts, without the last 10 seconds of sound.
 """
 
 from __future__ import annotations
 
-import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from moshivis_ros.audio import SAMPLE_RATE, Float
-from moshivis_ros.audio.files import write
+from moshivis_ros.audio.files import Writer
 from moshivis_ros.audio.framing import AudioInput
-from moshivis_ros.errors import AudioError
+from moshivis_ros.audio.mix import Mix
+from moshivis_ros.errors import AudioError, OutputError
 from moshivis_ros.msg import ImageCacheStatus, Transcript
 from moshivis_ros.nodes.interface import Interface, Parameter, declare
 from moshivis_ros.nodes.messages import AUDIO, AudioReader, sound_parameters, to_nanoseconds
 from moshivis_ros.nodes.spin import spin
 from moshivis_ros.nodes.subscription import MatchedSubscription
+from moshivis_ros.outputs import Outputs, TranscriptFile, make_folder
 
 PARAMETERS = [
     Parameter("folder", "conversation", "where conversation.wav and transcript.json go"),
@@ -36,43 +36,7 @@ INTERFACES = [
     Interface("transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the robot said"),
     Interface("image_cache", "subscribes", "moshivis_ros/msg/ImageCacheStatus", "when it saw a new picture"),
 ]
-JITTER = 0.04  # seconds by which the stamps of continuous sound may be off
-
-
-class Track:
-    """Stamped sound of one side, put where its stamps say."""
-
-    def __init__(self) -> None:
-        self._input = AudioInput()
-        self._frames: list[tuple[int, Float]] = []
-
-    def add(self, data: bytes, **fields: Any) -> None:
-        """A message as AudioInput.push() takes it. Raises its AudioError."""
-        self._frames += self._input.push(data, **fields)
-
-    @property
-    def start(self) -> int | None:
-        """Stamp of the first sample, nanoseconds."""
-        return self._frames[0][0] if self._frames else None
-
-    @property
-    def end(self) -> int:
-        """Stamp after the last sample, nanoseconds; 0 without any."""
-        return self._frames[-1][0] + 80_000_000 if self._frames else 0
-
-    def render(self, origin: int, end: int) -> Float:
-        """float32 [n]: the sound between the two stamps, silence where there was none."""
-        samples = np.zeros((end - origin) * SAMPLE_RATE // 1_000_000_000, np.float32)
-        expected: int | None = None
-        for stamp, frame in self._frames:
-            start = (stamp - origin) * SAMPLE_RATE // 1_000_000_000
-            if expected is not None and abs(start - expected) < JITTER * SAMPLE_RATE:
-                start = expected
-            expected = start + frame.size
-            skip = max(-start, 0)
-            room = samples[start + skip : max(expected, 0)]  # nothing of a frame before the origin
-            room[:] = frame[skip : skip + room.size]
-        return samples
+ROBOT, USER = 0, 1  # sides of the recording
 
 
 class Recorder(Node):
@@ -80,70 +44,90 @@ class Recorder(Node):
         # The last line of the log comes when the context, and with it the log topic, is gone already.
         super().__init__("recorder", enable_rosout=False, **kwargs)
         declare(self, PARAMETERS)
-        self._folder = Path(self.get_parameter("folder").value).expanduser()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._robot, self._user = Track(), Track()
-        self._pieces: list[dict[str, Any]] = []
-        self._utterances: list[dict[str, Any]] = []
-        self._refreshes: list[dict[str, Any]] = []
+        self._folder = make_folder(self.get_parameter("folder").value)
+        self._outputs = Outputs(
+            lambda text: self.get_logger().error(text),
+            sound=lambda: Writer(self._folder / "conversation.wav", channels=2),
+            transcript=lambda: TranscriptFile(self._folder / "transcript.json"),
+        )
+        self._inputs = AudioInput(), AudioInput()
+        self._mix = Mix(sides=2)
+        self._seconds = 0.0  # written
+        self._transcript: dict[str, list[dict[str, Any]]] = {"pieces": [], "utterances": [], "refreshes": []}
+        self._untimed: list[tuple[str, dict[str, int], dict[str, Any]]] = []  # kind, nanoseconds, the rest
         self._activation = 0  # nanoseconds; the transcript counts its seconds from there
         self._refreshed = 0
-        for topic, track in (("audio_in", self._user), ("audio_out", self._robot)):
+        for topic, side in (("audio_in", USER), ("audio_out", ROBOT)):
             reader = AudioReader.of(self, topic)
-            MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, track), 100)
+            MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, side), 100)
         self.create_subscription(Transcript, "transcript", self._on_transcript, 100)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
 
     def close(self) -> None:
-        origin = self._robot.start
-        if origin is None:
+        """Raises OutputError where not all could be written."""
+        if not self._mix.begun:
+            self._outputs.discard()
             self.get_logger().warning("nothing was recorded: the robot did not speak on audio_out")
             return
-        end = max(self._robot.end, self._user.end)
-        both = np.stack([self._robot.render(origin, end), self._user.render(origin, end)], axis=1)
-        write(self._folder / "conversation.wav", both)
-        times = ("time", "start", "end")
-        transcript = {
-            name: [
-                {
-                    key: round((value - origin) / 1e9, 3) if key in times else value
-                    for key, value in entry.items()
-                }
-                for entry in entries
-            ]
-            for name, entries in (
-                ("pieces", self._pieces),
-                ("utterances", self._utterances),
-                ("refreshes", self._refreshes),
-            )
-        }
-        (self._folder / "transcript.json").write_text(json.dumps(transcript, indent=2, ensure_ascii=False))
+        for block in self._mix.rest():
+            self._write(block)
+        self._outputs.attempt("sound", lambda file: file.close())
+        self._outputs.attempt("transcript", lambda file: file.close(self._transcript))
+        if self._outputs.failed:
+            raise OutputError(f"{self._folder}: not all of the conversation could be written; see above")
         self.get_logger().info(
-            f"wrote {self._folder}/conversation.wav ({len(both) / SAMPLE_RATE:.1f} s), transcript.json"
+            f"wrote {self._folder}/conversation.wav ({self._seconds:.1f} s), transcript.json"
         )
 
-    def _hear(self, reader: AudioReader, track: Track, message: Any) -> None:
+    def _hear(self, reader: AudioReader, side: int, message: Any) -> None:
         data, fields = reader.read(message, self.get_clock().now().nanoseconds)
         try:
-            track.add(data, **fields)
+            frames = self._inputs[side].push(data, **fields)
         except AudioError as error:
             self.get_logger().warning(f"not recorded: {error}", throttle_duration_sec=5.0)
+            return
+        late = self._mix.late
+        for stamp, frame in frames:
+            for block in self._mix.add(side, stamp, frame):
+                self._write(block)
+        self._time()
+        if self._mix.late > late:
+            self.get_logger().warning(
+                f"not recorded: {self._mix.late / SAMPLE_RATE:.1f} s of sound came too late",
+                throttle_duration_sec=5.0,
+            )
+
+    def _write(self, block: Float) -> None:
+        self._seconds += len(block) / SAMPLE_RATE
+        self._outputs.attempt("sound", lambda file: file.write(block))
 
     def _on_transcript(self, message: Transcript) -> None:
         stamp = to_nanoseconds(message.header.stamp)
         said = {"text": message.text, "gate": message.gate}
         if message.final:
             start, end = (self._activation + round(seconds * 1e9) for seconds in (message.start, message.end))
-            self._utterances.append({"start": start, "end": end, **said})
+            self._untimed.append(("utterances", {"start": start, "end": end}, said))
         else:
             self._activation = stamp - round(message.start * 1e9)
-            self._pieces.append({"time": stamp, **said})
+            self._untimed.append(("pieces", {"time": stamp}, said))
+        self._time()
 
     def _on_image_cache(self, message: ImageCacheStatus) -> None:
-        if message.refreshes > self._refreshed and self._robot.start is not None:
-            self._refreshes.append({"time": self._robot.end, "reason": message.reason})
+        if message.refreshes > self._refreshed and (end := self._mix.end(ROBOT)) is not None:
+            self._untimed.append(("refreshes", {"time": end}, {"reason": message.reason}))
+            self._time()
         self._refreshed = message.refreshes
+
+    def _time(self) -> None:
+        """Write the entries that wait, in seconds of the recording, if that has begun."""
+        if not self._mix.begun:
+            return
+        for kind, times, rest in self._untimed:
+            entry = {key: round(self._mix.seconds(stamp), 3) for key, stamp in times.items()} | rest
+            self._transcript[kind].append(entry)
+            self._outputs.attempt("transcript", partial(TranscriptFile.add, kind=kind, entry=entry))
+        self._untimed.clear()
 
 
 def main(args: list[str] | None = None) -> int:

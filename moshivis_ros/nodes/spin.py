@@ -22,8 +22,8 @@ class Done(Exception):
 
 
 def spin(make_node: Callable[[], Any], args: list[str] | None = None, threads: int = 1) -> int:
-    """The exit code: 0 after Ctrl-C, SIGTERM or Done, 2 if the node could not be made or its input was bad: starting
-    it again would not help.
+    """The exit code: 0 after Ctrl-C, SIGTERM or Done, 1 if its close() raised a MoshiVisError, 2 if the node could not be
+    made or its input was bad: starting it again would not help.
 
     With --help it prints what the tables of the node's module say, and starts nothing.
     """
@@ -31,7 +31,7 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None, threads: i
         print(help_text(sys.modules[make_node.__module__]), end="")
         return 0
     rclpy.init(args=args)
-    node = None
+    node, code = None, 0
     try:
         node = make_node()
         executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
@@ -44,14 +44,18 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None, threads: i
         pass
     except BAD_INPUT as error:
         print(f"{make_node.__name__.lower()}: {error}", file=sys.stderr)
-        return 2
+        code = 2
     except RCLError:
         if rclpy.ok():
             raise
         # A signal ended the context in the middle of a call.
     finally:
         if node is not None:
-            node.close()
+            try:
+                node.close()
+            except MoshiVisError as error:
+                print(f"{make_node.__name__.lower()}: {error}", file=sys.stderr)
+                code = 1
             node.destroy_node()
         rclpy.try_shutdown()
-    return 0
+    return code

@@ -65,9 +65,10 @@ class Inputs:
 
     def _on_audio(self, message: Any) -> None:
         self._sound.came()
-        data, fields = self._reader.read(message, 0)
+        now = self._node.get_clock().now().nanoseconds
+        data, fields = self._reader.read(message, now)
         self.frame_id = self._reader.frame_id(message)
-        self._engine.hear(data, now=self._node.get_clock().now().nanoseconds, **fields)
+        self._engine.hear(data, now=now, **fields)
 
     def _on_tick(self) -> None:
         self._engine.tick(self._node.get_clock().now().nanoseconds)

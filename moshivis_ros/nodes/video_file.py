@@ -14,7 +14,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from moshivis_ros.nodes.interface import QOS, Interface, Parameter, declare, values
 from moshivis_ros.nodes.spin import Done, spin
-from moshivis_ros.vision.sources import Picture, pictures
+from moshivis_ros.vision.encodings import Picture
+from moshivis_ros.vision.sources import pictures
 
 PARAMETERS = [
     Parameter("path", "", "a video, a photo, or a folder of photos for a slide show"),

@@ -5,20 +5,15 @@ Needs `pip install mujoco` and a software OpenGL: apt package libegl1 or libosme
 
 from __future__ import annotations
 
-import ctypes.util
 import math
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from moshivis_ros.errors import MissingDependencyError
+from moshivis_ros.simulation.mjcf import box_xml, load_mujoco, numbers, quaternion, thing_xml, walls_xml
 from moshivis_ros.simulation.scene import COLOURS, KINDS, Light, Part, Pose, Scene, Thing, camera_pose
 
-# MuJoCo's names and half sizes of our shapes.
-_GEOMS = {"box": "box", "ball": "ellipsoid", "cylinder": "cylinder"}
 _LAMPS = 4  # of every scene's lights, as many as OpenGL's fixed pipeline takes beside MuJoCo's own
 _AMBIENT = 0.5
 
@@ -50,7 +45,7 @@ class Renderer:
     """
 
     def __init__(self, scene: Scene, width: int = 640, height: int = 480) -> None:
-        mujoco = _mujoco()
+        mujoco = load_mujoco()
         self.width, self.height = width, height
         self._model = mujoco.MjModel.from_xml_string(_mjcf(scene, width, height))
         self._data = mujoco.MjData(self._model)
@@ -110,7 +105,7 @@ class Renderer:
         for thing in scene.things:
             body = self._model.body(thing.name).mocapid[0]
             self._data.mocap_pos[body] = thing.pose.numbers()[:3]
-            self._data.mocap_quat[body] = _quaternion(thing.pose)
+            self._data.mocap_quat[body] = quaternion(thing.pose)
             for geom, part in zip(self._geoms[thing.name], KINDS[thing.kind]):
                 self._model.geom_rgba[geom] = (*COLOURS[part.colour or thing.colour], float(thing.visible))
         for light in scene.lights[:_LAMPS]:
@@ -121,7 +116,7 @@ class Renderer:
         eye = camera_pose(scene.robot)
         body = self._model.body("robot").mocapid[0]
         self._data.mocap_pos[body] = eye.numbers()[:3]
-        self._data.mocap_quat[body] = _quaternion(eye)
+        self._data.mocap_quat[body] = quaternion(eye)
         self._forward(self._model, self._data)
 
     def _silhouette(self, thing: Thing, eye: Pose, scene: Scene) -> int:
@@ -141,16 +136,6 @@ class Renderer:
             )
             cv2.fillConvexPoly(canvas, cv2.convexHull(pixels.astype(np.int32)), 1)
         return int(np.count_nonzero(canvas))
-
-
-def _mujoco() -> Any:
-    if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
-        os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
-    try:
-        import mujoco
-    except ImportError as error:
-        raise MissingDependencyError("rendering needs MuJoCo: pip install mujoco") from error
-    return mujoco
 
 
 def _surface(part: Part) -> npt.NDArray[np.float64]:
@@ -179,41 +164,18 @@ def _rotation(pose: Pose) -> npt.NDArray[np.float64]:
     )
 
 
-def _quaternion(pose: Pose) -> tuple[float, float, float, float]:
-    (cr, sr), (cp, sp), (cy, sy) = (
-        (math.cos(a / 2), math.sin(a / 2)) for a in (pose.roll, pose.pitch, pose.yaw)
-    )
-    return (
-        cr * cp * cy + sr * sp * sy,
-        sr * cp * cy - cr * sp * sy,
-        cr * sp * cy + sr * cp * sy,
-        cr * cp * sy - sr * sp * cy,
-    )
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:.6g}" for value in values)
-
-
 def _mjcf(scene: Scene, width: int, height: int) -> str:
     """The scene in MuJoCo's own format; everything that may move is a mocap body."""
     vertical = 2 * math.atan(math.tan(scene.robot.field_of_view / 2) * height / width)
-    room_x, room_y, room_z = (side / 2 for side in scene.room.size)
-    floor, walls = scene.room.floor, scene.room.walls
-    sides = (
-        (room_x, 0, 0.02, room_y),
-        (-room_x, 0, 0.02, room_y),
-        (0, room_y, room_x, 0.02),
-        (0, -room_y, room_x, 0.02),
-    )
+    room_x, room_y, _ = (side / 2 for side in scene.room.size)
     bodies = [
-        _wall_xml((room_x, room_y, 0.02), (0, 0, -0.02), floor),
-        *(_wall_xml((sx, sy, room_z), (x, y, room_z), walls) for x, y, sx, sy in sides),
+        box_xml((room_x, room_y, 0.02), (0, 0, -0.02), scene.room.floor),
+        walls_xml(scene.room),
         # MuJoCo's cameras look along -z with y up: turn ours to look along x with z up.
         f'<body name="robot" mocap="true"><camera name="camera" fovy="{math.degrees(vertical):.6g}"'
         ' xyaxes="0 -1 0 0 0 1"/></body>',
         *(_lamp_xml(light) for light in scene.lights[:_LAMPS]),
-        *(_thing_xml(thing) for thing in scene.things),
+        *(thing_xml(thing) for thing in scene.things),
     ]
     return f"""<mujoco>
 <visual>
@@ -222,32 +184,15 @@ def _mjcf(scene: Scene, width: int, height: int) -> str:
   <headlight diffuse="0 0 0" specular="0 0 0"/>
   <map znear="0.02" zfar="20"/>
 </visual>
+<default><geom contype="0" conaffinity="0"/></default>
 <worldbody>
 {chr(10).join(bodies)}
 </worldbody>
 </mujoco>"""
 
 
-def _wall_xml(half: tuple[float, ...], centre: tuple[float, ...], colour: str) -> str:
-    rgba = _numbers((*COLOURS[colour], 1.0))
-    return f'<geom type="box" size="{_numbers(half)}" pos="{_numbers(centre)}" rgba="{rgba}"/>'
-
-
 def _lamp_xml(light: Light) -> str:
     return (
-        f'<light name="{light.name}" pos="{_numbers((light.x, light.y, light.z))}" dir="0 0 -1" cutoff="85"'
+        f'<light name="{light.name}" pos="{numbers((light.x, light.y, light.z))}" dir="0 0 -1" cutoff="85"'
         ' exponent="0.5" ambient="0 0 0" specular="0.1 0.1 0.1"/>'
     )
-
-
-def _thing_xml(thing: Thing) -> str:
-    geoms = []
-    for k, part in enumerate(KINDS[thing.kind]):
-        x, y, z = (side * share / 2 for side, share in zip(thing.size, part.size))
-        half = (x, z) if part.shape == "cylinder" else (x, y, z)
-        centre = tuple(side * share for side, share in zip(thing.size, part.centre))
-        geoms.append(
-            f'<geom name="{thing.name}/{k}" type="{_GEOMS[part.shape]}" size="{_numbers(half)}"'
-            f' pos="{_numbers(centre)}" contype="0" conaffinity="0"/>'
-        )
-    return f'<body name="{thing.name}" mocap="true">{"".join(geoms)}</body>'

@@ -133,6 +133,9 @@ class Light:
     brightness: float = 0.7
 
 
+WHEEL_RADIUS, TRACK = 0.1, 0.36  # of the two driven wheels, and between their middles, metres
+
+
 @dataclass(frozen=True)
 class Robot:
     """A differential drive with a camera on a mast.
@@ -231,6 +234,15 @@ def camera_pose(robot: Robot) -> Pose:
     """Where the robot's camera is in the world (x axis: the direction it looks)."""
     base = robot.pose
     return Pose(base.x, base.y, base.z + robot.mast, 0.0, robot.tilt, base.yaw)
+
+
+def chassis(robot: Robot) -> dict[str, Part]:
+    """What the base carries, beside its wheels: sizes and centres in metres, as seen from the middle of the axle."""
+    mast = robot.mast - 0.25
+    return {
+        "body": Part("box", (0.4, 0.28, 0.15), (0, 0, 0.14), "grey"),
+        "mast": Part("box", (0.04, 0.04, mast), (-0.1, 0, 0.215 + mast / 2), "grey"),
+    }
 
 
 def driven(pose: Pose, forward: float, turning: float, seconds: float) -> Pose:

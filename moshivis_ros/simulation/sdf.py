@@ -3,6 +3,10 @@
 Every model carries one `moshivis:` element with what its geometry does not say (kind, colour name, size).
 Poses are read from the ordinary SDF elements, so a world whose things were moved by hand reads back as it is.
 The script of a scene is not part of the world.
+
+Colours and lamps are written so that Gazebo's ogre2 shows what our renderer shows. It takes them as linear light and
+raises what comes out to 1/2.2. Only the first lamp throws shadows: a spot as wide as our renderer's would stripe the
+walls with them, so that it is a point lamp; the others, without shadows, are such spots.
 """
 
 from __future__ import annotations
@@ -12,14 +16,29 @@ from pathlib import Path
 from typing import Any
 
 from moshivis_ros.errors import ConfigError
-from moshivis_ros.simulation.scene import COLOURS, KINDS, Light, Part, Pose, Robot, Room, Scene, Thing
+from moshivis_ros.simulation.scene import (
+    COLOURS,
+    KINDS,
+    TRACK,
+    WHEEL_RADIUS,
+    Light,
+    Part,
+    Pose,
+    Robot,
+    Room,
+    Scene,
+    Thing,
+    chassis,
+)
 
 NAMESPACE = "https://github.com/moshivis_ros"
-CAMERA_FRAME = "camera_optical_frame"
+STEP = 0.004  # s of simulated time, after each of which Gazebo publishes its clock
+ODOM_FRAME, BASE_FRAME, CAMERA_FRAME = "odom", "base_link", "camera_optical_frame"
 CAMERA_SIZE = (640, 480)  # pixels
 CAMERA_RATE = 15.0  # Hz
+_GAMMA = 2.2
+_AMBIENT, _INTENSITY = 0.28, 0.42  # of the brightest lamp, and of every lamp: what comes nearest in five rooms
 _PLUGINS = ("physics", "user-commands", "scene-broadcaster", "sensors")
-_WHEEL, _TRACK = 0.1, 0.36  # radius of a wheel and distance between the two, metres
 _TAG = f"{{{NAMESPACE}}}"
 
 
@@ -50,17 +69,18 @@ def read_sdf(path: Path) -> Scene:
 
 
 def to_sdf(scene: Scene) -> str:
+    ambient = _AMBIENT * max((light.brightness for light in scene.lights), default=0.0)
     lines = [
         '<?xml version="1.0"?>',
         f'<sdf version="1.9" xmlns:moshivis="{NAMESPACE}">',
         f'<world name="{scene.name}">',
         f'  <moshivis:room size="{_numbers(scene.room.size)}" floor="{scene.room.floor}"'
         f' walls="{scene.room.walls}"/>',
-        '  <physics name="default" type="ode"><max_step_size>0.004</max_step_size>'
+        f'  <physics name="default" type="ode"><max_step_size>{STEP}</max_step_size>'
         "<real_time_factor>1</real_time_factor></physics>",
         *(_plugin(name) for name in _PLUGINS),
-        "  <scene><ambient>0.5 0.5 0.5 1</ambient><background>0.8 0.8 0.8 1</background></scene>",
-        *(_light_xml(light) for light in scene.lights),
+        f"  <scene><ambient>{_numbers((ambient,) * 3)} 1</ambient><background>0.8 0.8 0.8 1</background></scene>",
+        *(_light_xml(light, shadows=light is scene.lights[0]) for light in scene.lights),
         _room_xml(scene.room),
         *(_thing_xml(thing) for thing in scene.things if thing.visible),
         _robot_xml(scene.robot),
@@ -76,14 +96,18 @@ def _plugin(name: str) -> str:
     return f'  <plugin filename="gz-sim-{name}-system" name="gz::sim::systems::{system}">{inside}</plugin>'
 
 
-def _light_xml(light: Light) -> str:
+def _light_xml(light: Light, shadows: bool) -> str:
     shine = _numbers((light.brightness,) * 3)
-    return f"""  <light name="{light.name}" type="point">
+    down = """
+    <direction>0 0 -1</direction>
+    <spot><inner_angle>0.01</inner_angle><outer_angle>2.967</outer_angle><falloff>0.5</falloff></spot>"""
+    return f"""  <light name="{light.name}" type="{"point" if shadows else "spot"}">
     <pose>{_numbers((light.x, light.y, light.z, 0, 0, 0))}</pose>
+    <intensity>{_INTENSITY}</intensity>
     <diffuse>{shine} 1</diffuse>
     <specular>0.1 0.1 0.1 1</specular>
     <attenuation><range>20</range><constant>1</constant><linear>0</linear><quadratic>0</quadratic></attenuation>
-    <cast_shadows>true</cast_shadows>
+    <cast_shadows>{str(shadows).lower()}</cast_shadows>{"" if shadows else down}
   </light>"""
 
 
@@ -137,12 +161,14 @@ def _cylinder(radius: float, length: float) -> str:
     )
 
 
-def _solid(name: str, geometry: str, centre: tuple[float, ...], colour: str, turned: str = "0 0 0") -> str:
-    rgba = f"{_numbers(COLOURS[colour])} 1"
-    pose = f"<pose>{_numbers(centre)} {turned}</pose>"
-    shape = f"{pose}<geometry>{geometry}</geometry>"
+def _solid(name: str, geometry: str, centre: tuple[float, ...], colour: str) -> str:
+    shape = f"<pose>{_numbers(centre)} 0 0 0</pose><geometry>{geometry}</geometry>"
+    return f'      <collision name="{name}_collision">{shape}</collision>\n{_visual(name, shape, colour)}'
+
+
+def _visual(name: str, shape: str, colour: str) -> str:
+    rgba = f"{_numbers(tuple(part**_GAMMA for part in COLOURS[colour]))} 1"
     return (
-        f'      <collision name="{name}_collision">{shape}</collision>\n'
         f'      <visual name="{name}">{shape}'
         f"<material><ambient>{rgba}</ambient><diffuse>{rgba}</diffuse></material></visual>\n"
     )
@@ -150,7 +176,7 @@ def _solid(name: str, geometry: str, centre: tuple[float, ...], colour: str, tur
 
 def _robot_xml(robot: Robot) -> str:
     """Two driven wheels, two sliding balls, a mast, a camera. Masses in kg, inertias about right."""
-    turned = "-1.5707963 0 0"  # a wheel's axle lies along y
+    turned = "<pose>0 0 0 -1.5707963 0 0</pose>"  # a wheel's axle lies along y
     slide = "<surface><friction><ode><mu>0</mu><mu2>0</mu2></ode></friction></surface>"
     casters = "".join(
         f'      <collision name="caster{k}"><pose>{x} 0 0.05 0 0 0</pose>'
@@ -158,21 +184,26 @@ def _robot_xml(robot: Robot) -> str:
         for k, x in enumerate((-0.15, 0.15))
     )
     wheels = "".join(
-        f'    <link name="{side}_wheel">\n      <pose>0 {y} {_WHEEL} 0 0 0</pose>\n{_inertia(0.4, 0.0011)}'
-        f"{_solid('wheel', _cylinder(_WHEEL, 0.04), (0, 0, 0), 'black', turned)}    </link>\n"
-        f'    <joint name="{side}_joint" type="revolute"><parent>base_link</parent>'
+        f'    <link name="{side}_wheel">\n      <pose>0 {y} {WHEEL_RADIUS} 0 0 0</pose>\n{_inertia(0.4, 0.0011)}'
+        # A sphere touches the floor in one point, and turns as odometry says; a cylinder does 4 % more.
+        f'      <collision name="wheel_collision"><geometry><sphere><radius>{WHEEL_RADIUS}</radius></sphere></geometry>'
+        "</collision>\n"
+        f"{_visual('wheel', f'{turned}<geometry>{_cylinder(WHEEL_RADIUS, 0.04)}</geometry>', 'black')}    </link>\n"
+        f'    <joint name="{side}_joint" type="revolute"><parent>{BASE_FRAME}</parent>'
         f"<child>{side}_wheel</child>"
         "<axis><xyz>0 1 0</xyz><limit><lower>-1e16</lower><upper>1e16</upper></limit></axis></joint>\n"
-        for side, y in (("left", _TRACK / 2), ("right", -_TRACK / 2))
+        for side, y in (("left", TRACK / 2), ("right", -TRACK / 2))
     )
-    mast = robot.mast - 0.25
+    carried = "".join(
+        _solid(name, _geometry(part, part.size), part.centre, str(part.colour))
+        for name, part in chassis(robot).items()
+    )
     width, height = CAMERA_SIZE
     return f"""  <model name="robot">
     <pose>{_numbers(robot.pose.numbers())}</pose>
-    <link name="base_link">
+    <link name="{BASE_FRAME}">
 {_inertia(8.0, 0.12, "0 0 0.1 0 0 0")}\
-{_box("body", (0.4, 0.28, 0.15), (0, 0, 0.14), "grey")}\
-{_box("mast", (0.04, 0.04, mast), (-0.1, 0, 0.215 + mast / 2), "grey")}\
+{carried}\
 {casters}    </link>
 {wheels}\
     <link name="camera_link">
@@ -191,16 +222,17 @@ def _robot_xml(robot: Robot) -> str:
         </camera>
       </sensor>
     </link>
-    <joint name="camera_joint" type="fixed"><parent>base_link</parent><child>camera_link</child></joint>
+    <joint name="camera_joint" type="fixed"><parent>{BASE_FRAME}</parent><child>camera_link</child></joint>
     <plugin filename="gz-sim-diff-drive-system" name="gz::sim::systems::DiffDrive">
       <left_joint>left_joint</left_joint>
       <right_joint>right_joint</right_joint>
-      <wheel_separation>{_TRACK}</wheel_separation>
-      <wheel_radius>{_WHEEL}</wheel_radius>
+      <wheel_separation>{TRACK}</wheel_separation>
+      <wheel_radius>{WHEEL_RADIUS}</wheel_radius>
       <topic>cmd_vel</topic>
       <odom_topic>odom</odom_topic>
-      <frame_id>odom</frame_id>
-      <child_frame_id>base_link</child_frame_id>
+      <tf_topic>tf</tf_topic>
+      <frame_id>{ODOM_FRAME}</frame_id>
+      <child_frame_id>{BASE_FRAME}</child_frame_id>
     </plugin>
   </model>"""
 

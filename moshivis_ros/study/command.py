@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moshivis_ros import arguments
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.study.clips import FRAME_SECONDS, NUISANCES
 from moshivis_ros.study.detectors import THRESHOLDS, Detection, disturb, sweep
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="checkpoint folder or builtin, whose speech and gate to take")
     parser.add_argument("--json", type=Path, required=True, help="file to write the figures to")
     parser.add_argument("--docs", type=Path, help="folder of refresh_policy.md: write its table and plot")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other clips and conversations")
+    parser.add_argument("--seed", type=arguments.seed, default=0, help="another seed, other clips and conversations")
     parser.add_argument("--clips", type=int, default=210, help="clips, a third of them for thresholds only")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a clip")
     parser.add_argument("--jobs", type=int, default=1, help="processes; each takes one core")

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from moshivis_ros import arguments
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.training import speakers
 from moshivis_ros.training.dialogues import Exchange, View, dialogue
@@ -140,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("folder", help="made if it is not there; must be empty")
     parser.add_argument("--count", type=int, default=20, help="dialogues (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=arguments.seed, default=0)
     parser.add_argument("--size", type=int, default=112, help="pixels of the square pictures (%(default)s)")
     parser.add_argument(
         "--held-out", action="store_true", help="the voice and the phrasings that training never has"

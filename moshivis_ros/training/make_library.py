@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from moshivis_ros import arguments
 from moshivis_ros.model.codec import build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.weights import load_into
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--questions", type=int, default=25000, help="recordings of users, about (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=arguments.seed, default=0)
     parser.add_argument(
         "--answers", type=int, default=7000, help="recordings of the robot, about (%(default)s)"
     )

@@ -28,7 +28,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from moshivis_ros import arguments
 from moshivis_ros.errors import ConfigError
+from moshivis_ros.model.device import find_device
 
 STATE = "state.safetensors"
 STAGES = {
@@ -64,9 +66,10 @@ class Settings:
     def load(cls, path: Path | str, **overrides: Any) -> Settings:
         try:
             raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            return cls(**{**raw, **{k: v for k, v in overrides.items() if v is not None}})
+            settings = cls(**{**raw, **{k: v for k, v in overrides.items() if v is not None}})
         except (OSError, TypeError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: {error}") from error
+        return dataclasses.replace(settings, device=str(find_device(settings.device)))
 
 
 class Stage(Protocol):
@@ -233,7 +236,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="folder for state, log and result (default: that of the file)")
     parser.add_argument("--minutes", type=float, help="stop in an orderly way after this time")
     parser.add_argument("--steps", type=int, help="another number of steps")
-    parser.add_argument("--device", help="cpu, cuda, ...")
+    parser.add_argument("--device", type=arguments.device, help="cpu, cuda, ...")
 
 
 def flush_denormals() -> None:

@@ -1,4 +1,4 @@
-"""The pictures that camera drivers send (sensor_msgs/Image, CompressedImage) -> RGB arrays.
+"""The pictures that camera drivers send (sensor_msgs/Image) -> RGB arrays. Compressed ones: encoded.py.
 
 cv_bridge converts where ROS has it; it does not exist for pip, so everywhere else OpenCV is called here, and always for
 the YUV forms, most of which only newer versions of cv_bridge know. What is refused is decided here in both cases, and a
@@ -7,11 +7,10 @@ test compares them.
 | encoding                                                       | behaviour                                           |
 |----------------------------------------------------------------|-----------------------------------------------------|
 | rgb8 bgr8 rgba8 bgra8 mono8                                     | converted; alpha is dropped                         |
-| rgb16 bgr16 rgba16 bgra16 mono16                                | scaled from 16 to 8 bits                            |
+| rgb16 bgr16 rgba16 bgra16 mono16                                | scaled to 8 bits by what they hold (to_8_bits)      |
 | bayer_rggb8 bayer_bggr8 bayer_gbrg8 bayer_grbg8, ...16          | demosaiced                                          |
 | yuv422 uyvy (U Y V Y), yuv422_yuy2 yuyv (Y U Y V), nv12, nv21   | converted (BT.601)                                  |
-| jpeg, png                                                       | decoded                                             |
-| 8UC3, 16UC1, 32FC1, compressedDepth, ...                        | refused: numbers without a colour (depth, raw data) |
+| 8UC3, 16UC1, 32FC1, ...                                         | refused: numbers without a colour (depth, raw data) |
 | anything else                                                   | refused by name                                     |
 | rows with padding, big-endian 16 bit                            | handled                                             |
 | empty image, data that does not match height, width and step    | refused                                             |
@@ -20,17 +19,21 @@ test compares them.
 from __future__ import annotations
 
 import re
-import sys
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moshivis_ros.errors import ImageError
+from moshivis_ros.errors import ImageError, MissingDependencyError
 
+try:
+    import cv2
+except ImportError as error:
+    raise MissingDependencyError(
+        "pictures need OpenCV, which is not installed: `pip install opencv-python-headless`"
+    ) from error
 try:
     import_module("cv_bridge.boost.cv_bridge_boost")  # its compiled half: packages of pip lack it
     from cv_bridge import CvBridge
@@ -60,7 +63,7 @@ _YUV422 = {
     "yuyv": cv2.COLOR_YUV2RGB_YUYV,
 }
 _YUV420 = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
-_NO_COLOUR = re.compile(r"(8U|8S|16U|16S|32S|32F|64F)C\d*")
+NO_COLOUR = re.compile(r"(8U|8S|16U|16S|32S|32F|64F)C\d*")
 
 
 def decode(
@@ -76,51 +79,45 @@ def decode(
         if height % 2 or width % 2:
             raise ImageError(f"{encoding} needs an even width and height, not {width}x{height}")
         rows = _rows(data, height * 3 // 2, width, step, encoding)
-        return _to_rgb(rows, _YUV420[encoding])
+        return to_rgb(rows, _YUV420[encoding])
     if encoding in _YUV422:
         if width % 2:
             raise ImageError(f"{encoding} needs an even width, not {width}")
         rows = _rows(data, height, width * 2, step, encoding)
-        return _to_rgb(rows.reshape(height, width, 2), _YUV422[encoding])
+        return to_rgb(rows.reshape(height, width, 2), _YUV422[encoding])
     name, bits = encoding.rstrip("0123456789"), encoding.lstrip("abcdefghijklmnopqrstuvwxyz_")
     if name not in _COLOUR or bits not in ("8", "16"):
         raise ImageError(_refusal(encoding))
     if name.startswith("bayer") and min(height, width) < 3:
         raise ImageError(f"a {encoding} image of {width}x{height} pixels is too small to be demosaiced")
-    channels, conversion = _COLOUR[name]
-    samples: NDArray[Any] = _rows(data, height, width * channels * int(bits) // 8, step, encoding)
+    channels = _COLOUR[name][0]
+    samples: NDArray[np.uint8] = _rows(data, height, width * channels * int(bits) // 8, step, encoding)
     if bits == "16":
-        samples = samples.view(">u2" if is_bigendian else "<u2").astype(np.uint16)
+        wide: NDArray[Any] = samples.view(">u2" if is_bigendian else "<u2").reshape(height, width, channels)
+        if channels == 4:  # alpha is dropped already here: it says nothing about what the colours hold
+            name, channels, wide = name[:3], 3, wide[..., :3]
+        samples = to_8_bits(wide.astype(np.uint16)).reshape(height, -1)
     if CvBridge:
-        return _bridged(samples.view(np.uint8), encoding, width)
-    if bits == "16":
-        samples = cv2.convertScaleAbs(samples, alpha=255 / 65535)
+        return _bridged(samples, f"{name}8", width)
     pixels = samples.reshape((height, width) if channels == 1 else (height, width, channels))
-    return pixels if conversion is None else _to_rgb(pixels, conversion)
+    conversion = _COLOUR[name][1]
+    return pixels if conversion is None else to_rgb(pixels, conversion)
 
 
-def decode_compressed(data: Buffer, format: str = "") -> Picture:
-    """The fields of a sensor_msgs/CompressedImage (jpeg, png, whatever OpenCV reads) -> uint8 [height, width, 3] RGB.
+def to_8_bits(samples: NDArray[np.uint16]) -> Picture:
+    """Samples of 16 bits -> of 8, of the same shape.
 
-    Raises ImageError for depth images and for data that is empty, truncated or no picture.
+    A sensor gives 10, 12, 14 or 16 bits, in the lower ones, and no message says how many. So the smallest of these that
+    holds the largest sample is full white: a 12 bit picture that is not all dark is as bright as it was meant.
     """
-    if "compressedDepth" in format:
-        raise ImageError(f"{format!r} is a depth image; connect the colour image of the camera")
-    encoded = np.frombuffer(data, np.uint8)
-    if not encoded.size:
-        raise ImageError("an empty compressed image; check the camera driver")
-    # OpenCV fills what is missing of a JPEG with grey and calls that a success.
-    truncated = encoded[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in encoded[-1024:].tobytes()
-    try:
-        bgr = None if truncated else cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-    except cv2.error:
-        bgr = None
-    if bgr is None:
-        what = "truncated" if truncated else "damaged, or not a picture that OpenCV can read"
-        raise ImageError(
-            f"a compressed image ({format or 'no format given'}, {encoded.size} bytes) is {what}"
-        )
-    return _to_rgb(bgr, cv2.COLOR_BGR2RGB)
+    bits = max(10, int(samples.max()).bit_length())
+    bits += bits % 2
+    scaled = cv2.convertScaleAbs(samples, alpha=255 / (2**bits - 1))
+    return np.asarray(scaled, np.uint8).reshape(samples.shape)
+
+
+def to_rgb(pixels: NDArray[Any], conversion: int) -> Picture:
+    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)  # OpenCV's stubs promise no type
 
 
 def _rows(data: Buffer, rows: int, row_bytes: int, step: int, encoding: str) -> Picture:
@@ -138,9 +135,9 @@ def _rows(data: Buffer, rows: int, row_bytes: int, step: int, encoding: str) -> 
 
 
 def _bridged(rows: Picture, encoding: str, width: int) -> Picture:
-    """uint8 [height, row_bytes], without padding and in this machine's byte order -> RGB, by cv_bridge.
+    """uint8 [height, row_bytes] -> RGB, by cv_bridge.
 
-    Given so, because cv_bridge shears rows whose padding is no multiple of a pixel, and its byte swapping needs NumPy 1.
+    Without padding, because cv_bridge shears rows whose padding is no multiple of a pixel, and with 8 bits a sample.
     """
     message = SimpleNamespace(
         data=rows.tobytes(),
@@ -148,17 +145,13 @@ def _bridged(rows: Picture, encoding: str, width: int) -> Picture:
         height=len(rows),
         width=width,
         step=rows.shape[1],
-        is_bigendian=sys.byteorder == "big",
+        is_bigendian=False,
     )
     return np.asarray(CvBridge().imgmsg_to_cv2(message, "rgb8"), np.uint8)
 
 
-def _to_rgb(pixels: NDArray[Any], conversion: int) -> Picture:
-    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)  # OpenCV's stubs promise no type
-
-
 def _refusal(encoding: str) -> str:
-    if _NO_COLOUR.fullmatch(encoding):
+    if NO_COLOUR.fullmatch(encoding):
         return (
             f"image encoding {encoding!r} says nothing about colours (depth or raw numbers); "
             "connect a colour image such as rgb8, bgr8 or jpeg"

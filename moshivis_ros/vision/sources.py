@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
+import logging
+import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
+import cv2
 
-from moshivis_ros.errors import ImageError, MissingDependencyError
+from moshivis_ros.errors import ImageError
+from moshivis_ros.vision import encoded
+from moshivis_ros.vision import video as videos
+from moshivis_ros.vision.encodings import Picture, to_rgb
 
-Picture = NDArray[np.uint8]  # [height, width, 3] RGB
-
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jp2", ".avif", ".heic", ".heif")
+IN_A_FOLDER = (*PHOTOS, ".gif")  # one that is given by itself is played: it may be a film
 SLIDE_RATE = 5  # pictures a second
+
+log = logging.getLogger(__name__)
 
 
 def photo(path: str | Path) -> Picture:
     """One picture, RGB uint8 [height, width, 3], turned upright as its EXIF says. Raises ImageError."""
-    if not Path(path).is_file():
-        raise ImageError(f"{path}: no such picture")
-    cv2 = _opencv()
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ImageError(f"{path}: not a picture that can be read; give a JPEG or PNG file")
-    return _rgb(cv2, picture)
+    with _open(path, "picture") as file:
+        return encoded.picture(file.read(), str(path))
 
 
 def slides(folder: str | Path, seconds: float = 5.0) -> Iterator[tuple[float, Picture]]:
@@ -39,63 +39,42 @@ def slides(folder: str | Path, seconds: float = 5.0) -> Iterator[tuple[float, Pi
 
 
 def photos(folder: str | Path) -> list[Path]:
-    """The photos of a folder in the order of their names. Raises ImageError where there are none."""
-    paths = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in PHOTOS)
+    """The photos of a folder that can be read, in the order of their names; hidden files are none.
+
+    Each is read to see that; one that cannot be is logged and left out. Raises ImageError where none is left.
+    """
+    found = sorted(
+        path
+        for path in Path(folder).expanduser().iterdir()
+        if path.suffix.lower() in IN_A_FOLDER and not path.name.startswith(".")
+    )
+    paths = [path for path in found if _readable(path)]
     if not paths:
-        raise ImageError(f"{folder}: no photos in this folder ({', '.join(PHOTOS)})")
+        raise ImageError(
+            f"{folder}: no photos in this folder"
+            + (" that can be read" if found else f" ({', '.join(IN_A_FOLDER)})")
+        )
     return paths
 
 
 def video(path: str | Path) -> Iterator[tuple[float, Picture]]:
-    """The frames of a video file: (time in seconds from its start, RGB picture)."""
-    if not Path(path).is_file():
-        raise ImageError(f"{path}: no such video")
-    return _capture(str(path))
+    """The frames of a video file: (time in seconds from its start, RGB picture). Raises ImageError."""
+    return videos.frames(_open(path, "video"), str(path))
 
 
 def camera(index: int = 0) -> Iterator[tuple[float, Picture]]:
     """The frames of a camera as they come, without end: (time.monotonic() in seconds, RGB picture)."""
-    return _capture(index)
-
-
-def pictures(source: str | Path, seconds: float = 5.0) -> Iterator[tuple[float, Picture]]:
-    """A photo, a folder of photos (`seconds` each) or a video, whichever `source` is."""
-    path = Path(source)
-    if path.is_dir():
-        return slides(path, seconds)
-    if path.suffix.lower() in PHOTOS:
-        photo(path)  # refused here and not later, when the first picture is asked for
-        return _slides([path], seconds)
-    return video(path)
-
-
-def _slides(paths: list[Path], seconds: float) -> Iterator[tuple[float, Picture]]:
-    for number, path in enumerate(paths):
-        picture = photo(path)
-        for repeat in range(max(1, round(seconds * SLIDE_RATE))):
-            yield number * seconds + repeat / SLIDE_RATE, picture
-
-
-def _capture(source: str | int) -> Iterator[tuple[float, Picture]]:
-    cv2 = _opencv()
-    capture = cv2.VideoCapture(source)
+    capture = cv2.VideoCapture(index)
     ok, picture = capture.read()
     if not ok:
         capture.release()
-        if isinstance(source, int):
-            raise ImageError(
-                f"camera {source} gives no picture; is it plugged in, and free (ls /dev/video*)?"
-            )
-        raise ImageError(f"{source}: not a video that can be read; give an MP4 or AVI file")
+        raise ImageError(f"camera {index} gives no picture; is it plugged in, and free (ls /dev/video*)?")
 
     def frames() -> Iterator[tuple[float, Picture]]:
         nonlocal ok, picture
         try:
             while ok:
-                now = (
-                    time.monotonic() if isinstance(source, int) else capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                )
-                yield now, _rgb(cv2, picture)
+                yield time.monotonic(), to_rgb(picture, cv2.COLOR_BGR2RGB)
                 ok, picture = capture.read()
         finally:
             capture.release()
@@ -103,15 +82,47 @@ def _capture(source: str | int) -> Iterator[tuple[float, Picture]]:
     return frames()
 
 
-def _rgb(cv2: Any, picture: Any) -> Picture:
-    rgb: Picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    return rgb
+def pictures(source: str | Path, seconds: float = 5.0) -> Iterator[tuple[float, Picture]]:
+    """A photo, a folder of photos (`seconds` each) or a video, whichever `source` is. Raises ImageError."""
+    if os.path.isdir(os.path.expanduser(source)):
+        return slides(source, seconds)
+    if Path(source).suffix.lower() in PHOTOS:
+        photo(source)  # refused here and not later, when the first picture is asked for
+        return _slides([source], seconds)
+    return video(source)
 
 
-def _opencv() -> Any:
+def _slides(paths: Sequence[str | Path], seconds: float) -> Iterator[tuple[float, Picture]]:
+    for number, path in enumerate(paths):
+        try:
+            picture = photo(path)
+        except ImageError as error:  # it was good a moment ago
+            log.warning("%s; left out", error)
+            continue
+        for repeat in range(max(1, round(seconds * SLIDE_RATE))):
+            yield number * seconds + repeat / SLIDE_RATE, picture
+
+
+def _readable(path: Path) -> bool:
     try:
-        return importlib.import_module("cv2")
-    except ImportError as error:
-        raise MissingDependencyError(
-            "reading pictures and videos needs OpenCV: pip install opencv-python-headless"
-        ) from error
+        photo(path)
+    except ImageError as error:
+        log.warning("%s; left out", error)
+        return False
+    return True
+
+
+def _open(path: str | Path, what: str) -> BinaryIO:
+    """A file of any name that the system allows. Raises ImageError, which names it and says why it cannot be read."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):
+        raise ImageError(
+            f"{path}: an address, not a file; save what it gives as a file (ffmpeg -i ADDRESS -t 60 clip.mp4), "
+            "or let a camera node publish it"
+        )
+    place = os.path.expanduser(path)
+    if not os.path.isfile(place):
+        raise ImageError(f"{path or repr('')}: no such {what}")
+    try:
+        return open(place, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise ImageError(f"{path}: this {what} cannot be read: {error.strerror}") from error

@@ -8,14 +8,13 @@ from array import array
 
 import numpy as np
 import pytest
-from moshivis_ros.msg import Audio
 from robot import FRAME
 from std_msgs.msg import Float32MultiArray, Int16MultiArray, UInt8MultiArray
 
+from moshivis_ros.audio.framing import AudioInput
 from moshivis_ros.engine.audio_queue import AudioQueue
 from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import AudioError, ConfigError
-from moshivis_ros.nodes import recorder
 from moshivis_ros.nodes.messages import AudioReader, message_type, to_audio, to_nanoseconds, to_time
 
 NOW = 1_700_000_000_123_456_789
@@ -225,13 +224,23 @@ def test_a_type_without_samples_is_refused() -> None:
         AudioReader("std_msgs/msg/String", 16000, 1)
 
 
-def test_the_recorder_leaves_out_what_came_before_the_robot() -> None:
-    track = recorder.Track()
-    for index in range(3):
-        samples = array("h", [1000 * (index + 1)] * 1920)
-        message = Audio(index=index, sample_rate=24000, channels=1, data=samples)
-        message.header.stamp.nanosec = index * 80_000_000
-        track.add(message)
-    heard = track.render(origin=160_000_000, end=320_000_000)
-    np.testing.assert_allclose(heard[:1920], 3000 / 32768, rtol=1e-3)
-    assert heard.shape == (3840,) and not heard[1920:].any()
+def test_compressed_bytes_are_named_and_so_is_what_follows() -> None:
+    """The middle of a compressed stream looks like any bytes; after two seconds without any it may be another one."""
+    reader = AudioReader("std_msgs/msg/UInt8MultiArray", 16000, 1)
+
+    def heard(data: bytes, seconds: float) -> str:
+        message = UInt8MultiArray(data=array("B", data))
+        return str(reader.read(message, NOW + round(seconds * 1e9))[1]["sample_format"])
+
+    page = b"OggS" + bytes(100)
+    samples = bytes(range(200))
+    assert [heard(samples, 0), heard(page, 1), heard(samples, 2), heard(samples, 3.9)] == ["int16"] + ["Ogg data"] * 3
+    assert heard(samples, 6) == "int16"
+    with pytest.raises(AudioError, match="this is Ogg data, not samples: let its publisher send wave samples"):
+        AudioInput().push(page, sample_format=heard(page, 7))
+
+
+def test_samples_of_two_bytes_are_never_taken_for_a_stream() -> None:
+    reader = AudioReader("std_msgs/msg/Int16MultiArray", 16000, 1)
+    message = Int16MultiArray(data=array("h", b"OggS" + bytes(100)))
+    assert reader.read(message, NOW)[1]["sample_format"] == "int16"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -43,15 +41,3 @@ def test_the_parameter_file_is_accepted(robot: Robot, tmp_path: Path) -> None:
         for name, v in zip(expected, answer.values)
     }
     assert found == expected and found["max_backlog"] == 9
-
-
-@pytest.mark.launch
-def test_the_launch_file_can_be_read() -> None:
-    pytest.importorskip("launch_ros", reason="launch comes with ROS, not with the wheels")
-    spec = importlib.util.spec_from_file_location("talk_launch", ROOT / "launch" / "talk.launch.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    names = {
-        entity.name for entity in module.generate_launch_description().entities if hasattr(entity, "name")
-    }
-    assert {"model", "device", "image", "namespace", "microphone", "speaker", "large_data", "params_file", "echo_cancellation"} <= names

@@ -205,4 +205,4 @@ def test_the_frame_of_the_sound_is_that_of_the_voice(robot: Robot, checkpoint: P
         return bool(heard and gates) and heard[-1].header.frame_id == gates[-1].header.frame_id == "ear"
 
     robot.until(answered)
-    assert newest_status(robot, "engine").hardware_id
+    assert robot.until(lambda: newest_status(robot, "engine")).hardware_id

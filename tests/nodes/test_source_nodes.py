@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from moshivis_ros.audio import files
 from moshivis_ros.nodes.messages import to_audio, to_nanoseconds, to_time
-from moshivis_ros.vision import encodings
+from moshivis_ros.vision import encoded, encodings
 
 SECOND = 1_000_000_000
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -107,7 +109,7 @@ def test_a_slide_show(robot: Robot, slides: Path, kind: str) -> None:
                     step=message.step,
                 )  # fmt: skip
             else:
-                picture = encodings.decode_compressed(bytes(message.data), message.format)
+                picture = encoded.decode_compressed(bytes(message.data), message.format)
             middles.append(tuple(picture[15, 20].astype(int)))
         # From the first to the second and, as it loops, to the first again.
         changes = [
@@ -189,6 +191,68 @@ def test_nothing_to_record_is_said(robot: Robot, tmp_path: Path) -> None:
     robot.publisher(Audio, "audio_in")
     assert node.end() == 0
     assert "nothing was recorded" in node.log
+
+
+def test_a_recorder_that_is_killed_loses_seconds_and_the_next_keeps_what_it_left(robot: Robot, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    node = robot.start("recorder", folder=out)
+    voice = robot.publisher(Audio, "audio_out")
+    loud = (tone(0.08) * 32767).astype(np.int16).tobytes()
+    message = Transcript(text="hey", start=0.0)
+    message.header.stamp = to_time(1_700_000_000 * SECOND)
+    robot.publisher(Transcript, "transcript").publish(message)
+    for n in range(250):  # 20 s
+        voice.publish(to_audio(loud, n, 1_700_000_000 * SECOND + n * 80_000_000))
+        robot.call(GetParameters, "recorder/get_parameters")
+    robot.until(lambda: "hey" in (out / "transcript.part.json").read_text())
+    assert node.end(signal.SIGKILL) == -signal.SIGKILL
+    kept = files.read(out / "conversation.part.wav")
+    assert kept.size >= 9 * 24000 and np.abs(kept).max() > 0.2
+    assert json.loads((out / "transcript.part.json").read_text())["time"] == 0
+    again = robot.start("recorder", folder=out)
+    robot.until(lambda: (out / "transcript.part2.json").exists())
+    assert again.end() == 0 and "nothing was recorded" in again.log
+    assert sorted(path.name for path in out.iterdir()) == ["conversation.part.wav", "transcript.part.json"]
+
+
+def test_a_recording_whose_folder_is_removed_is_not_lost(robot: Robot, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    node = robot.start("recorder", folder=out)
+    voice = robot.publisher(Audio, "audio_out")
+    loud = (tone(0.08) * 32767).astype(np.int16).tobytes()
+    for n in range(10):
+        voice.publish(to_audio(loud, n, SECOND + n * 80_000_000))
+        robot.call(GetParameters, "recorder/get_parameters")
+    shutil.rmtree(out)
+    assert node.end() == 0, node.log
+    assert len(soundfile.read(out / "conversation.wav")[0]) == 0.8 * 24000
+    assert sorted(path.name for path in out.iterdir()) == ["conversation.wav", "transcript.json"]
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_stands_in_the_way_of_a_recording_is_said_at_once(robot: Robot, tmp_path: Path, what: str) -> None:
+    out = tmp_path / "out"
+    if what == "file":
+        out.write_text("mine")
+    else:
+        (out / "conversation.wav").mkdir(parents=True)
+    node = robot.start("recorder", folder=out)
+    assert node.popen.wait(60) == 1
+    assert str(out) in node.log and "name" in node.log and "Traceback" not in node.log
+    assert not list(tmp_path.glob("**/*.part*"))
+
+
+def test_a_transcript_that_cannot_be_written_leaves_the_sound(robot: Robot, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    node = robot.start("recorder", folder=out)
+    voice = robot.publisher(Audio, "audio_out")
+    for n in range(3):
+        voice.publish(to_audio(bytes(3840), n, SECOND + n * 80_000_000))
+        robot.call(GetParameters, "recorder/get_parameters")
+    (out / "transcript.json").mkdir()
+    assert node.end() == 1
+    assert "transcript.json: is a folder" in node.log and "Traceback" not in node.log
+    assert len(soundfile.read(out / "conversation.wav")[0]) == 0.24 * 24000
 
 
 def test_microphone_and_speaker_on_virtual_devices(
