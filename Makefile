@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 OUT ?= conversation
+MINUTES ?= 20
+LOAD ?= 4
 export PYTHON TORCH_INDEX
 
 # .venv is the ROS prefix: the package is built into it, next to ROS.
@@ -12,11 +14,12 @@ configs := moshivis_ros/training/configs
 trained := build/builtin
 sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shell find msg moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help talk test build lint builtin clean
+.PHONY: help talk test soak build lint builtin clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
 	@echo "Variables: OUT ($(OUT)), MODEL (a checkpoint folder or Hugging Face repo for talk), PYTHON ($(PYTHON)),"
+	@echo "           MINUTES and LOAD (of soak, $(MINUTES) and $(LOAD)),"
 	@echo "           FUZZ_SECONDS (for which test reads inputs changed at random, 120),"
 	@echo "           TORCH_INDEX (where to take torch from instead of PyPI)"
 
@@ -25,6 +28,9 @@ talk: .venv/built  ## a conversation through the real nodes; leaves conversation
 
 test: lint  ## all tests
 	@$(run) python -m pytest
+
+soak: .venv/built  ## a conversation of MINUTES beside LOAD other programs: latency, memory, exactness
+	@$(run) python benchmarks/soak.py --minutes $(MINUTES) --load $(LOAD)
 
 lint: .venv/built  ## ruff and mypy
 	@$(run) ruff check .

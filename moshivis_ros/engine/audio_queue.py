@@ -84,6 +84,7 @@ class AudioQueue:
             "audio messages lost": counts.lost,
             "audio messages repeated": counts.repeated,
             "audio messages refused": counts.refused,
+            "audio messages cut (too long)": counts.cut,
             "samples not finite": counts.replaced,
             "frames dropped (too slow)": self._pacer.dropped,
             "frames dropped (clock jumped)": self._jumped,

@@ -16,12 +16,13 @@ from moshivis_ros.audio.files import Recording
 from moshivis_ros.audio.framing import Framer, silence
 from moshivis_ros.audio.pcm import encode
 from moshivis_ros.nodes.interface import QOS, Interface, Parameter, declare, values
+from moshivis_ros.nodes.jumps import Jumps
 from moshivis_ros.nodes.messages import AUDIO, AudioWriter, sound_parameters
 from moshivis_ros.nodes.spin import Done, spin
 
 PARAMETERS = [
     Parameter("path", "", "the recording: WAV, FLAC, OGG or MP3"),
-    Parameter("chunk", 0.02, "seconds of sound in a message", (0.005, 1.0)),
+    Parameter("chunk", 0.02, "seconds of sound in a message", (0.005, 2.0)),
     Parameter("tail", 0.0, "seconds of silence after the recording", (0.0, 3600.0)),
     Parameter("listeners", 1, "begins when it has so many", (1, 100)),
     Parameter("loop", False, "begin again at the end; otherwise the node ends"),
@@ -42,6 +43,7 @@ class AudioFile(Node):
         self._chunks = self._cut(recording, size)
         self._nanoseconds = size * 1_000_000_000 // SAMPLE_RATE
         self._start: int | None = None
+        self._jumps = Jumps(self)
         self._index = 0
         self._writer = AudioWriter(self._settings["audio_in_type"])
         self._publisher = self.create_publisher(self._writer.type, "audio_in", 100, qos_overriding_options=QOS)
@@ -54,6 +56,9 @@ class AudioFile(Node):
 
     def _on_timer(self) -> None:
         now = self.get_clock().now().nanoseconds
+        jump = self._jumps(now)
+        if self._start is not None:
+            self._start += jump  # the recording goes on where it was
         if self._start is None:
             if self._publisher.get_subscription_count() < self._settings["listeners"]:
                 return

@@ -13,6 +13,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from moshivis_ros.nodes.interface import QOS, Interface, Parameter, declare, values
+from moshivis_ros.nodes.jumps import Jumps
 from moshivis_ros.nodes.spin import Done, spin
 from moshivis_ros.vision.encodings import Picture
 from moshivis_ros.vision.sources import pictures
@@ -42,6 +43,7 @@ class VideoFile(Node):
         super().__init__("video_file", **kwargs)
         declare(self, PARAMETERS)
         self._settings = values(self, PARAMETERS)
+        self._jumps = Jumps(self)
         self._raw = self._settings["format"] == "raw"
         self._open()
         topic, kind = ("image", Image) if self._raw else ("image/compressed", CompressedImage)
@@ -76,10 +78,13 @@ class VideoFile(Node):
 
     def _on_timer(self) -> None:
         now = self.get_clock().now()
+        jump = self._jumps(now.nanoseconds)
         if self._start is None:
             if not self._publisher.get_subscription_count():
                 return
             self._start = now.nanoseconds
+        else:
+            self._start += jump  # it goes on where it was
         elapsed = (now.nanoseconds - self._start) / 1e9
         if self._next is None and elapsed >= self._shown + self._hold:
             if not self._settings["loop"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from array import array
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +25,16 @@ def sound(level: int) -> bytes:
     return np.full(1920, level, np.int16).tobytes()
 
 
+def put(queue: AudioQueue, n: int, level: int, **fields: Any) -> None:
+    """Frame n, which comes when its last sample is over."""
+    queue.put(sound(level), now=NOW + (n + 1) * FRAME, stamp=NOW + n * FRAME, **fields)
+
+
 def test_sound_comes_out_in_order_with_its_stamps() -> None:
-    queue = AudioQueue(max_backlog=6)
+    queue = AudioQueue(max_backlog=6, simulated=True)
+    queue.start(NOW)
     for n in range(3):
-        queue.put(sound(100 * n), index=n, stamp=NOW + n * FRAME)
+        put(queue, n, level=100 * n, index=n)
     for n in range(3):
         stamp, samples = queue.get()
         assert stamp == NOW + n * FRAME and samples.shape == (1920,) and samples.dtype == np.float32
@@ -35,9 +42,10 @@ def test_sound_comes_out_in_order_with_its_stamps() -> None:
 
 
 def test_the_oldest_sound_is_dropped_and_counted() -> None:
-    queue = AudioQueue(max_backlog=2)
-    for n in range(5):
-        queue.put(sound(n), index=n, stamp=NOW + n * FRAME)
+    queue = AudioQueue(max_backlog=2, simulated=True)
+    queue.start(NOW)
+    for n in range(6):
+        put(queue, n, level=100, index=n)
     assert [queue.get()[0] for _ in range(2)] == [NOW + 3 * FRAME, NOW + 4 * FRAME]
     assert queue.counts["frames dropped (too slow)"] == 3
 
@@ -53,7 +61,7 @@ def test_silence_takes_the_place_of_missing_sound_and_its_stamps_go_on() -> None
         assert not samples.any()
     assert stamps == [NOW, NOW + FRAME, NOW + 2 * FRAME]
     assert time.monotonic() - begin > 0.31  # 160 ms, then every 80 ms: never ahead of the clock
-    queue.put(sound(1), stamp=NOW + 10 * FRAME)
+    put(queue, 10, level=1)
     stamp, samples = queue.get()
     assert stamp == NOW + 10 * FRAME and samples.all()
     assert queue.counts["frames of silence (no audio)"] == 3
@@ -61,25 +69,39 @@ def test_silence_takes_the_place_of_missing_sound_and_its_stamps_go_on() -> None
 
 def test_a_start_forgets_what_waits_and_bad_sound_raises() -> None:
     queue = AudioQueue(max_backlog=6)
-    queue.put(sound(1), stamp=NOW)
+    put(queue, 0, level=1)
     queue.start(NOW + FRAME)
     assert not queue.get()[1].any()
     with pytest.raises(AudioError):
-        queue.put(b"odd")
+        queue.put(b"odd", now=NOW, stamp=NOW)
     assert queue.counts["audio messages refused"] == 1
 
 
 def test_what_was_said_before_a_start_is_not_lost() -> None:
     """The microphone went on while nobody listened: neither counted, nor made up for by silence, nor half kept."""
-    queue = AudioQueue(max_backlog=6)
-    queue.put(sound(1)[:2000], index=0, stamp=NOW)
+    queue = AudioQueue(max_backlog=6, simulated=True)
+    queue.put(sound(1)[:2000], now=NOW, stamp=NOW - FRAME, index=0)
     queue.start(NOW + 30 * FRAME)
-    queue.put(sound(2), index=40, stamp=NOW + 40 * FRAME)
-    stamp, samples = queue.get()
-    assert stamp == NOW + 40 * FRAME and (samples == np.float32(2 / 32768)).all()
+    put(queue, 40, level=2, index=40)
+    queue.tick(NOW + 41 * FRAME)
+    while not (taken := queue.get())[1].any():
+        pass
+    assert taken[0] == NOW + 40 * FRAME and (taken[1] == np.float32(2 / 32768)).all()
     assert queue.counts["audio messages lost"] == 0
-    queue.put(sound(3), index=42, stamp=NOW + 42 * FRAME)
+    put(queue, 42, level=3, index=42)
     assert queue.counts["audio messages lost"] == 1
+
+
+def test_what_waits_when_a_simulated_clock_jumps_is_dropped_and_counted() -> None:
+    queue = AudioQueue(max_backlog=6, simulated=True)
+    queue.start(NOW)
+    put(queue, 0, level=1)
+    put(queue, 1, level=1)
+    queue.tick(NOW - 1000 * FRAME)
+    queue.tick(NOW - 997 * FRAME)
+    stamp, samples = queue.get()
+    assert stamp == NOW - 1000 * FRAME and not samples.any()
+    assert queue.counts["frames dropped (clock jumped)"] == 2
 
 
 def test_the_newest_picture_wins() -> None:
