@@ -20,12 +20,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import MultiThreadedExecutor
 
 from moshivis_ros.audio.files import write
 from moshivis_ros.engine.events import Spoken
 from moshivis_ros.model.init import init_checkpoint
-from moshivis_ros.nodes.talk import Talk
+from moshivis_ros.nodes.talk import THREADS, Talk
 
 NODES = Path(os.environ.get("AMENT_PREFIX_PATH", sys.prefix).split(os.pathsep)[0]) / "lib" / "moshivis_ros"
 WARM_UP = 12  # frames of a round that do not count
@@ -41,7 +41,7 @@ class Timed(Talk):
 
     def __init__(self) -> None:
         super().__init__()
-        self._executor = SingleThreadedExecutor()
+        self._executor = MultiThreadedExecutor(THREADS)
         self._executor.add_node(self)
         self._spoken: list[Spoken] = []
 
@@ -54,9 +54,9 @@ class Timed(Talk):
         self.trigger_deactivate()
         return self._spoken[WARM_UP:]
 
-    def _publish(self, spoken: Spoken) -> None:
+    def _on_spoken(self, spoken: Spoken) -> None:
         self._spoken.append(spoken)
-        super()._publish(spoken)
+        super()._on_spoken(spoken)
 
 
 def main() -> None:
