@@ -125,6 +125,14 @@ def _checksum(page: bytes) -> int:
     return crc
 
 
+def aiff(size: int) -> bytes:
+    """An AIFF file whose header says that its sound has so many bytes."""
+    data = bytearray(coded("aiff", "pcm_s16be"))
+    at = data.find(b"SSND") + 4
+    data[4:8], data[at : at + 4] = struct.pack(">I", at + size), struct.pack(">I", size)
+    return bytes(data)
+
+
 def saved(data: Callable[[], bytes], name: str = "question.wav") -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         path = folder / name
@@ -258,7 +266,9 @@ CASES = [
     file("Ogg Opus", lambda: coded("ogg", "libopus", 48000), "question.opus", near=0.03),
     file("M4A (AAC)", lambda: coded("ipod", "aac"), "question.m4a", near=0.06),
     file("AAC (ADTS)", lambda: coded("adts", "aac"), "question.aac", near=0.06),
-    file("AIFF, AU, CAF", lambda: coded("aiff", "pcm_s16be"), "question.aiff"),
+    file("AIFF", lambda: coded("aiff", "pcm_s16be"), "question.aiff"),
+    file("AU", lambda: coded("au", "pcm_s16be"), "question.au"),
+    file("CAF", lambda: coded("caf", "pcm_s16le"), "question.caf"),
     file("the sound of a video", lambda: coded("mp4", "aac"), "clip.mp4", near=0.06),
     *(
         file(
@@ -293,6 +303,15 @@ CASES = [
             ("says half of it", 44100),
             ("says 2^36 - 1", 2**36 - 1),
         )
+    ),
+    *(
+        file(
+            f"AIFF whose header {what}",
+            lambda size=size: aiff(size),
+            "question.aiff",
+            happens="read to the end of the sound",
+        )
+        for what, size in (("says 0, as from a pipe", 0), ("says half of it", 88208))
     ),
     *(
         file(
