@@ -91,7 +91,7 @@ def _waves(file: BinaryIO, end: int) -> Iterator[Part]:
             if size == UNKNOWN and size64:
                 size = size64
             stop = _end_of_sound(file, body, size, end, order)
-            if len(form) >= 16:
+            if len(form) >= 16 and stop > body:
                 kind, head = _head(form, order)
                 # A sample that was half written is none.
                 align = max(1, struct.unpack_from(f"{order}H", form, 12)[0])
@@ -160,7 +160,8 @@ def _starts(file: BinaryIO, end: int, magic: bytes) -> list[int]:
             starts.append(start)
         if magic == b"OggS":
             segments = _bytes(file, start + 26, 256)
-            last_end = start + 27 + segments[0] + sum(segments[1 : 1 + segments[0]])
+            count = sum(segments[:1])  # 0 where the file ends there
+            last_end = start + 27 + count + sum(segments[1 : 1 + count])
     return starts
 
 

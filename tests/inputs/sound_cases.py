@@ -40,6 +40,7 @@ def coded(
     rate: int = 44100,
     channels: int = 1,
     options: dict[str, str] | None = None,
+    title: str = "",
     **of_tones: float,
 ) -> bytes:
     """The tones as FFmpeg writes them."""
@@ -48,6 +49,8 @@ def coded(
         layout = {1: "mono", 2: "stereo", 6: "5.1"}[channels]
         stream = container.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
         samples = tones(rate, channels=channels, **of_tones)
+        if title:
+            container.metadata["title"] = title
         container.start_encoding()
         if samples.size:
             frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
@@ -284,6 +287,17 @@ CASES = [
         lambda: wave(int16(), after=LIST),
         "question.wav",
         happens="read without them",
+    ),
+    file(
+        "a title that is not UTF-8",
+        lambda: wave(int16(), after=b"LIST" + struct.pack("<I", 16) + b"INFOINAM" + struct.pack("<I", 4) + b"G\xfc\xdf\0"),
+        "question.wav",
+    ),
+    file(
+        "MP3 with a title that is not UTF-8",
+        lambda: coded("mp3", "libmp3lame", title="Grusse").replace(b"Grusse", b"Gr\xfc\xdfe\xff"),
+        "question.mp3",
+        near=0.06,
     ),
     file(
         "WAV that ends in the middle of a sample",
