@@ -64,9 +64,8 @@ class OutputFile:
             os.fsync(self.file.fileno())
             try:
                 os.replace(self.part, self._target)
-            except (
-                FileNotFoundError
-            ):  # somebody removed the folder: what was written is still there to be read
+            except FileNotFoundError:
+                # Somebody removed the folder: what was written is still there to be read.
                 self._target.parent.mkdir(parents=True, exist_ok=True)
                 self.file.seek(0)
                 with self.part.open("wb") as copy:

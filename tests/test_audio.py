@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from array import array
 from fractions import Fraction
 
@@ -326,6 +327,26 @@ def test_what_is_written_is_read_back_bit_exactly(tmp_path):
     samples = decode(np.random.default_rng(0).integers(-32768, 32768, 5000).astype(np.int16))[0]
     files.write(tmp_path / "a.wav", samples)
     np.testing.assert_array_equal(files.read(tmp_path / "a.wav"), samples)
+
+
+def test_memory_does_not_grow_with_the_length_of_a_recording(tmp_path):
+    peaks = {}
+    for seconds in (20, 200):
+        path = tmp_path / f"{seconds}.wav"
+        files.write(path, np.tile(sine(440, 44100, 1.0), seconds), 44100)
+        tracemalloc.start()
+        heard = sum(block.size for block in files.Recording(path))
+        peaks[seconds] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert heard == seconds * SAMPLE_RATE
+    assert peaks[200] < 1.2 * peaks[20] < 10e6
+
+
+def test_reading_is_in_blocks_that_are_together_the_whole(tmp_path):
+    files.write(tmp_path / "a.flac", sine(440, 44100, 3.5), 44100)
+    blocks = list(files.Recording(tmp_path / "a.flac"))
+    assert len(blocks) >= 4 and max(block.size for block in blocks) < 2 * SAMPLE_RATE
+    np.testing.assert_array_equal(np.concatenate(blocks), files.read(tmp_path / "a.flac"))
 
 
 def test_recordings_that_cannot_be_read_or_written_are_named(tmp_path):

@@ -112,7 +112,7 @@ class Recording:
     def _decode(self, av: Any, part: Part) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
         known: dict[str, Any] = {"format": part.kind, "options": PROBE} if part.kind else {}
         try:
-            container = av.open(part, **known)
+            container = av.open(part, metadata_errors="replace", **known)
         except av.FFmpegError as error:
             if self._any:  # something else after the sound
                 return

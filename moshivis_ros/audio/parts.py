@@ -14,13 +14,20 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 UNKNOWN = 0xFFFFFFFF  # as the length of a chunk
+LONGEST = 0x7FFFFFFF  # of an AIFF file
 WAVE = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 # What programs put after the sound: believed even where the file ends in the middle of it.
 AFTER = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"fact", b"smpl", b"inst", b"PEAK", b"JUNK", b"junk",
          b"PAD ", b"FLLR", b"afsp", b"DISP", b"levl", b"_PMX", b"axml", b"chna", b"umid", b"plst", b"acid")  # fmt: skip
 NEXT_WAVE = re.compile(rb"(?:RIFF|RIFX|RF64|BW64)....WAVE", re.DOTALL)
 STARTS = {b"fLaC": re.compile(rb"fLaC\0\0\0\x22"), b"OggS": re.compile(rb"OggS\0[\2\6]")}
-BIG_ENDIAN = {(1, 16): 3, (1, 24): 4, (1, 32): 5, (3, 32): 6, (3, 64): 7}  # (tag, bits) of WAV -> number of AU
+BIG_ENDIAN = {
+    (1, 16): 3,
+    (1, 24): 4,
+    (1, 32): 5,
+    (3, 32): 6,
+    (3, 64): 7,
+}  # (tag, bits) of WAV -> number of AU
 PIECE = 1 << 20  # bytes searched at once
 
 
@@ -34,7 +41,7 @@ class Part:
         self.kind = kind  # FFmpeg's name, where it is known
 
     def read(self, size: int) -> bytes:
-        size = min(size, self._size - self._at)
+        size = max(0, min(size, self._size - self._at))
         head = self._head[self._at : self._at + size]
         self._file.seek(self._start + max(0, self._at - len(self._head)))
         data = head + self._file.read(size - len(head))
@@ -55,6 +62,12 @@ def parts(file: BinaryIO) -> Iterator[Part]:
     magic = _bytes(file, 0, 12)
     if magic[:4] in WAVE and magic[8:] == b"WAVE":
         yield from _waves(file, end)
+    elif (
+        magic[:4] == b"FORM"
+        and magic[8:] in (b"AIFF", b"AIFC")
+        and int.from_bytes(magic[4:8], "big") + 8 != end
+    ):
+        yield _aiff(file, end)
     else:
         starts = _starts(file, end, magic[:4]) if magic[:4] in STARTS else [0]
         for start, stop in zip(starts, [*starts[1:], end]):
@@ -78,7 +91,7 @@ def _waves(file: BinaryIO, end: int) -> Iterator[Part]:
             if size == UNKNOWN and size64:
                 size = size64
             stop = _end_of_sound(file, body, size, end, order)
-            if len(form) >= 16:
+            if len(form) >= 16 and stop > body:
                 kind, head = _head(form, order)
                 # A sample that was half written is none.
                 align = max(1, struct.unpack_from(f"{order}H", form, 12)[0])
@@ -89,6 +102,20 @@ def _waves(file: BinaryIO, end: int) -> Iterator[Part]:
             at += 1
 
 
+def _aiff(file: BinaryIO, end: int) -> Part:
+    """An AIFF file that says something wrong of its length, with its sound to the end."""
+    at = 12
+    while at + 8 <= end:
+        name, size = struct.unpack(">4sI", _bytes(file, at, 8))
+        if name == b"SSND":
+            head = bytearray(_bytes(file, 0, at + 8))
+            head[4:8] = struct.pack(">I", LONGEST)
+            head[at + 4 :] = struct.pack(">I", LONGEST - at)
+            return Part(file, at + 8, end, "aiff", bytes(head))
+        at += 8 + size + (size & 1)
+    return Part(file, 0, end)
+
+
 def _head(form: bytes, order: str) -> tuple[str, bytes]:
     """The name of a kind of file, and its head for sound of unknown length of this form."""
     tag, channels, rate, _, _, bits = struct.unpack_from(f"{order}HHIIHH", form)
@@ -97,7 +124,9 @@ def _head(form: bytes, order: str) -> tuple[str, bytes]:
     if order == ">":
         form = struct.pack("<HHIIHH", *struct.unpack_from(">HHIIHH", form)) + form[16:]
     form += b"\0" * (len(form) & 1)
-    return "wav", struct.pack("<4sI8sI", b"RIFF", UNKNOWN, b"WAVEfmt ", len(form)) + form + struct.pack("<4sI", b"data", UNKNOWN)
+    return "wav", struct.pack("<4sI8sI", b"RIFF", UNKNOWN, b"WAVEfmt ", len(form)) + form + struct.pack(
+        "<4sI", b"data", UNKNOWN
+    )
 
 
 def _end_of_sound(file: BinaryIO, start: int, size: int, end: int, order: str) -> int:
@@ -131,7 +160,8 @@ def _starts(file: BinaryIO, end: int, magic: bytes) -> list[int]:
             starts.append(start)
         if magic == b"OggS":
             segments = _bytes(file, start + 26, 256)
-            last_end = start + 27 + segments[0] + sum(segments[1 : 1 + segments[0]])
+            count = sum(segments[:1])  # 0 where the file ends there
+            last_end = start + 27 + count + sum(segments[1 : 1 + count])
     return starts
 
 

@@ -45,11 +45,6 @@ class Recorder(Node):
         super().__init__("recorder", enable_rosout=False, **kwargs)
         declare(self, PARAMETERS)
         self._folder = make_folder(self.get_parameter("folder").value)
-        self._outputs = Outputs(
-            lambda text: self.get_logger().error(text),
-            sound=lambda: Writer(self._folder / "conversation.wav", channels=2),
-            transcript=lambda: TranscriptFile(self._folder / "transcript.json"),
-        )
         self._inputs = AudioInput(), AudioInput()
         self._mix = Mix(sides=2)
         self._seconds = 0.0  # written
@@ -63,6 +58,12 @@ class Recorder(Node):
         self.create_subscription(Transcript, "transcript", self._on_transcript, 100)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
+        # Last: a node that is ended while it is made leaves nothing.
+        self._outputs = Outputs(
+            lambda text: self.get_logger().error(text),
+            sound=lambda: Writer(self._folder / "conversation.wav", channels=2),
+            transcript=lambda: TranscriptFile(self._folder / "transcript.json"),
+        )
 
     def close(self) -> None:
         """Raises OutputError where not all could be written."""

@@ -40,6 +40,7 @@ def coded(
     rate: int = 44100,
     channels: int = 1,
     options: dict[str, str] | None = None,
+    title: str = "",
     **of_tones: float,
 ) -> bytes:
     """The tones as FFmpeg writes them."""
@@ -48,6 +49,8 @@ def coded(
         layout = {1: "mono", 2: "stereo", 6: "5.1"}[channels]
         stream = container.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
         samples = tones(rate, channels=channels, **of_tones)
+        if title:
+            container.metadata["title"] = title
         container.start_encoding()
         if samples.size:
             frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
@@ -123,6 +126,14 @@ def _checksum(page: bytes) -> int:
     for byte in page:
         crc = (crc << 8 & 0xFFFFFFFF) ^ table[crc >> 24 ^ byte]
     return crc
+
+
+def aiff(size: int) -> bytes:
+    """An AIFF file whose header says that its sound has so many bytes."""
+    data = bytearray(coded("aiff", "pcm_s16be"))
+    at = data.find(b"SSND") + 4
+    data[4:8], data[at : at + 4] = struct.pack(">I", at + size), struct.pack(">I", size)
+    return bytes(data)
 
 
 def saved(data: Callable[[], bytes], name: str = "question.wav") -> Callable[[Path], Path]:
@@ -258,7 +269,9 @@ CASES = [
     file("Ogg Opus", lambda: coded("ogg", "libopus", 48000), "question.opus", near=0.03),
     file("M4A (AAC)", lambda: coded("ipod", "aac"), "question.m4a", near=0.06),
     file("AAC (ADTS)", lambda: coded("adts", "aac"), "question.aac", near=0.06),
-    file("AIFF, AU, CAF", lambda: coded("aiff", "pcm_s16be"), "question.aiff"),
+    file("AIFF", lambda: coded("aiff", "pcm_s16be"), "question.aiff"),
+    file("AU", lambda: coded("au", "pcm_s16be"), "question.au"),
+    file("CAF", lambda: coded("caf", "pcm_s16le"), "question.caf"),
     file("the sound of a video", lambda: coded("mp4", "aac"), "clip.mp4", near=0.06),
     *(
         file(
@@ -274,6 +287,17 @@ CASES = [
         lambda: wave(int16(), after=LIST),
         "question.wav",
         happens="read without them",
+    ),
+    file(
+        "a title that is not UTF-8",
+        lambda: wave(int16(), after=b"LIST" + struct.pack("<I", 16) + b"INFOINAM" + struct.pack("<I", 4) + b"G\xfc\xdf\0"),
+        "question.wav",
+    ),
+    file(
+        "MP3 with a title that is not UTF-8",
+        lambda: coded("mp3", "libmp3lame", title="Grusse").replace(b"Grusse", b"Gr\xfc\xdfe\xff"),
+        "question.mp3",
+        near=0.06,
     ),
     file(
         "WAV that ends in the middle of a sample",
@@ -293,6 +317,15 @@ CASES = [
             ("says half of it", 44100),
             ("says 2^36 - 1", 2**36 - 1),
         )
+    ),
+    *(
+        file(
+            f"AIFF whose header {what}",
+            lambda size=size: aiff(size),
+            "question.aiff",
+            happens="read to the end of the sound",
+        )
+        for what, size in (("says 0, as from a pipe", 0), ("says half of it", 88208))
     ),
     *(
         file(
