@@ -32,7 +32,15 @@ setup(
         "onnx": ["onnx>=1.16"],  # and onnxruntime, or onnxruntime-gpu: the machine decides
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
-        "dev": ["hypothesis", "matplotlib>=3.5", "mypy==2.4.1", "pytest>=7", "ruff==0.17.6", "types-PyYAML"],
+        "dev": [
+            "hypothesis",
+            "matplotlib>=3.5",
+            "mypy==2.4.1",
+            "pytest>=7",
+            "ruff==0.17.6",
+            "triton>=3.3; sys_platform == 'linux'",  # a torch for GPUs brings its own
+            "types-PyYAML",
+        ],
         # A whole ROS 2 (Kilted) as wheels, and what builds the messages: what `make` uses where no ROS is installed.
         "ros": [
             "ros-rclpy[fastrtps]~=9.1.2",

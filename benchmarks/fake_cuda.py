@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -22,6 +23,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from moshivis_ros.model.kernels import form
 
 # Of one kernel on a GPU, and taken apart by FakeTensorMode.
 ONE_KERNEL = (F.scaled_dot_product_attention, F.rms_norm)
@@ -128,5 +131,10 @@ class _Generator:
 def fake_cuda() -> Iterator[None]:
     """Inside, tensors on "cuda" have a shape and a type, and no values."""
     _register_guard()
-    with FakeTensorMode(), mock.patch.object(torch, "Generator", _Generator):
+    triton_is_there = find_spec("triton") is not None  # it cannot be tried out here
+    with (
+        FakeTensorMode(),
+        mock.patch.object(torch, "Generator", _Generator),
+        mock.patch.object(form, "triton_runs", lambda: triton_is_there),
+    ):
         yield

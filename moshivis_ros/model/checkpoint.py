@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis, window_bytes
-from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer
+from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer, RowsLinear
 from moshivis_ros.model.weights import load_into, stored_type, write
 
 BUILTIN = Path(__file__).resolve().parents[1] / "builtin"
@@ -94,7 +94,7 @@ def save_model(model: MoshiVis, folder: Path | str) -> None:
 
     Raises CheckpointError for a model that was made smaller: see quantize_checkpoint.
     """
-    if any(isinstance(module, (Int8Linear, Int4Linear)) for module in model.modules()):
+    if any(isinstance(module, (RowsLinear, Int8Linear, Int4Linear)) for module in model.modules()):
         raise CheckpointError(
             "quantised weights are packed for their device: `moshivis quantize` saves such ones"
         )
