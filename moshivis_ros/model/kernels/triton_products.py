@@ -45,6 +45,7 @@ def _launch(x: Tensor, layers: Sequence[nn.Module], norm: Any, end: str, **of_en
     vector = 16 // values.element_size()
     vectors = min(THREADS, triton.next_power_of_2(triton.cdiv(values.shape[1], vector)))
     of_program = 1 if rows < FEW_ROWS // 2 else 2 if rows < FEW_ROWS or end == "swiglu" else 4
+    of_program = max(of_program, THREADS // vectors)  # 16 bytes for every thread
     if INTERPRETED:
         of_program = 64  # what takes its time there is programs
     _product[(triton.cdiv(rows, of_program), batch, len(layers))](
