@@ -34,9 +34,16 @@ setup(
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
         "dev": [
-            "gguf>=0.10", "hypothesis", "matplotlib>=3.5", "mypy==2.4.1", "pytest>=7", "ruff==0.17.6", "soundfile",
+            "gguf>=0.10",
+            "hypothesis",
+            "matplotlib>=3.5",
+            "mypy==2.4.1",
+            "pytest>=7",
+            "ruff==0.17.6",
+            "soundfile",
+            "triton>=3.3; sys_platform == 'linux'",  # a torch for GPUs brings its own
             "types-PyYAML",
-        ],  # fmt: skip
+        ],
         # A whole ROS 2 (Kilted) as wheels, and what builds the messages: what `make` uses where no ROS is installed.
         "ros": [
             "ros-rclpy[fastrtps]~=9.1.2",

@@ -29,8 +29,9 @@ from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, Examination, look
 from moshivis_ros.evaluation.scoring import questions
 from moshivis_ros.model.checkpoint import load_model, resolve
+from moshivis_ros.model.kernels.state import ImageKV, Position, Window
 from moshivis_ros.model.layers import RMSNorm, TokenEmbedding, rotary, rotary_frequencies
-from moshivis_ros.model.lm import ImageKV, Layer, MoshiVis, Position, Window
+from moshivis_ros.model.lm import Layer, MoshiVis
 from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
 from moshivis_ros.model.quantize import Quantizer, quantize
 from moshivis_ros.model.sampling import Sampling
@@ -119,6 +120,8 @@ def random(size: str, steps: int, outliers: bool = False) -> None:
         "int4, rest bf16": (torch.bfloat16, "int4", None),
         "float32, int8 window": (torch.float32, None, "int8"),
     }
+    depformer_heads = config.depformer_num_heads
+    depformer_width = config.depformer_dim // depformer_heads
     hidden = {form: first.to(dtype, copy=True) for form, (dtype, _, _) in forms.items()}
     shared, pictures = {}, {}
     frequencies = torch.zeros(3, 1, 1, width // 2)
@@ -139,7 +142,8 @@ def random(size: str, steps: int, outliers: bool = False) -> None:
             for t in range(steps):
                 mask = torch.zeros(1, steps, dtype=dtype)
                 mask[:, t + 1 :] = -torch.inf
-                at = Position(torch.tensor([t]), mask, *rotary(torch.tensor([t]), frequencies))
+                now = torch.tensor([t])
+                at = Position(now, now, mask, *rotary(now, frequencies))
                 x, _ = layer(hidden[form][t : t + 1], Window(ring, scales), at, shared[form], pictures[form])
                 hidden[form][t] = x[0]
         print(f"layer {index + 1} of {config.num_layers}", file=sys.stderr, flush=True)
@@ -156,16 +160,12 @@ def random(size: str, steps: int, outliers: bool = False) -> None:
         state = model.llm.out_norm(hidden[form])
         audio = []
         for t in range(steps):
-            past: list[Tensor | None] = [None] * config.depformer_num_layers
-            previous = [torch.tensor([5]), *tokens[t, :, None]]
-            audio.append(
-                torch.cat(
-                    [
-                        model.depformer_step(i, state[t : t + 1], previous[i], past)
-                        for i in range(config.dep_q)
-                    ]
-                )
+            past = state.new_empty(
+                config.depformer_num_layers, 1, 2, depformer_heads, config.dep_q, depformer_width
             )
+            previous = [torch.tensor([5]), *tokens[t, :, None]]
+            inputs = enumerate(model.depformer_inputs(state[t : t + 1]))
+            audio.append(torch.cat([model.depformer_step(i, x, previous[i], past) for i, x in inputs]))
         found = model.llm.text_linear(state).float(), torch.stack(audio).float()
         del model
         if reference is None:

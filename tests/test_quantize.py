@@ -197,25 +197,6 @@ def test_memory_holds_what_is_quantised_and_one_tensor(tiny: Path, tmp_path: Pat
         assert 0.9 * size < peak < 1.1 * size + largest
 
 
-def test_int8_on_a_gpu() -> None:
-    """Triton's kernel, run by its interpreter: sizes that are no whole blocks, and several vectors."""
-    pytest.importorskip("triton")
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", KERNEL], env=environment, check=True)
-
-
-KERNEL = """
-import torch
-from moshivis_ros.model.int8_kernel import multiply
-
-for rows, columns, batch in ((7, 33, 1), (64, 1024, 1), (22, 2816, 2), (5, 1025, 3)):
-    values = torch.randint(-127, 128, (rows, columns), dtype=torch.int8)
-    scales, x = torch.rand(rows).bfloat16(), torch.randn(batch, columns).bfloat16()
-    expected = (x.float() @ values.float().T * scales.float()).bfloat16()
-    torch.testing.assert_close(multiply(x, values, scales), expected, atol=0.5, rtol=0.01)
-"""
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("form", FORMS)
 def test_on_a_gpu_as_on_a_cpu(tiny: Path, form: str) -> None:

@@ -17,6 +17,7 @@ import torch
 
 from moshivis_ros import arguments
 from moshivis_ros.bench.measure import FRAME_MS, Bench
+from moshivis_ros.bench.random_model import random_model
 from moshivis_ros.bench.reference import load_reference
 from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.errors import MissingDependencyError
@@ -105,17 +106,7 @@ def _load(
 ) -> MoshiVis:
     if folder is not None:
         return load_model(resolve(folder), device, dtype, form)
-    torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # made on the device, in the type: no copy is ever larger
-    try:
-        with device:
-            model = MoshiVis(SIZES[size])
-    finally:
-        torch.set_default_dtype(before)
-    if form is not None:
-        quantize(model, form)
-    return model.requires_grad_(False).eval()
+    return random_model(SIZES[size], device, dtype, form)
 
 
 def _codec(folder: str | None, config: ModelConfig, device: torch.device) -> Codec | None:

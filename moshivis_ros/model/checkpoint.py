@@ -23,7 +23,7 @@ from moshivis_ros.model import released, shards
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.gguf_file import vision_file
 from moshivis_ros.model.lm import MoshiVis, window_bytes
-from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer
+from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer, RowsLinear
 from moshivis_ros.model.weights import load_into, stored_type, unfilled, write
 
 BUILTIN = Path(__file__).resolve().parents[1] / "builtin"
@@ -123,7 +123,7 @@ def save_model(model: MoshiVis, folder: Path | str) -> None:
 
     Raises CheckpointError for a model that was made smaller: see quantize_checkpoint.
     """
-    if any(isinstance(module, (Int8Linear, Int4Linear)) for module in model.modules()):
+    if any(isinstance(module, (RowsLinear, Int8Linear, Int4Linear)) for module in model.modules()):
         raise CheckpointError(
             "quantised weights are packed for their device: `moshivis quantize` saves such ones"
         )

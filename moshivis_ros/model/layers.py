@@ -98,17 +98,10 @@ def rotary_frequencies(head_dim: int, max_period: float) -> Tensor:
 
 
 def rotary(offset: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """What ``rotate`` needs at the positions ``offset``: two factors [..., D], float32.
+    """What ``kernels.attention.rotate`` needs at the positions ``offset``: two factors [..., D], float32.
 
     ``offset`` [..., 1] and ``frequencies`` [..., D / 2] broadcast.
     """
     angle = offset * frequencies
     cos, sin = angle.cos(), angle.sin()
     return torch.stack((cos, cos), dim=-1).flatten(-2), torch.stack((-sin, sin), dim=-1).flatten(-2)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the interleaved pairs (2i, 2i + 1) of ``x`` [..., D] by the angles of ``rotary``, in float32."""
-    y = x.float()
-    swapped = y.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(y * cos, swapped, sin).to(x.dtype)

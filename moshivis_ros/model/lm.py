@@ -6,55 +6,21 @@ modules hold weights only; everything that changes while talking lives in ``stre
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.depformer import DepformerLayer
 from moshivis_ros.model.image_encoder import ImagePrefix
-from moshivis_ros.model.layers import GatedFeedForward, RMSNorm, TokenEmbedding, rotate, store_as_one
-from moshivis_ros.model.packed import look_up
+from moshivis_ros.model.kernels.attention import attend_image, attend_window
+from moshivis_ros.model.kernels.products import add_gated, add_projected, add_swiglu, all_projected, project
+from moshivis_ros.model.kernels.state import ImageKV, Position, Window
+from moshivis_ros.model.kernels.tokens import add_embedded, embed
+from moshivis_ros.model.layers import GatedFeedForward, RMSNorm, TokenEmbedding, store_as_one
 
 GATE_LAYERS = 10  # the reported gate is the mean of the last 10 layers
-
-
-class Position(NamedTuple):
-    """Where one streaming step stands: computed once, used by every layer."""
-
-    slot: Tensor  # [1] int64, place in the ring
-    mask: Tensor  # [1, context], 0 for ring entries that hold a key, -inf for the others
-    cos: Tensor  # [3, 1, 1, D] float32, for query, key and value: a value is turned by the angle 0
-    sin: Tensor  # [3, 1, 1, D] float32
-
-
-class Window(NamedTuple):
-    """Keys and values of the latest frames: a ring, written in place.
-
-    With ``scales`` the ring is int8, and each head of each frame has a scale.
-    """
-
-    kv: Tensor  # [B, 2, H, context, D]; of all layers: [layers, ...]
-    scales: Tensor | None  # the same with D = 1, or None: kv is in the model's type
-
-    def layer(self, index: int) -> Window:
-        return Window(self.kv[index], None if self.scales is None else self.scales[index])
-
-    def put(self, slot: Tensor, kv: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one frame's ``kv`` [B, 2, H, 1, D]; returns all keys and all values, [B, H, context, D] each."""
-        if self.scales is None:
-            self.kv.index_copy_(3, slot, kv)
-            k, v = self.kv.unbind(1)
-        else:
-            exact = kv.float()
-            scales = (exact.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-6).to(kv.dtype)
-            levels = (exact / scales.float()).round().clamp(-127, 127)
-            self.scales.index_copy_(3, slot, scales)
-            self.kv.index_copy_(3, slot, levels.to(torch.int8))
-            k, v = (self.kv * self.scales).unbind(1)  # of one layer at a time
-        return k, v
 
 
 def window_bytes(config: ModelConfig, dtype: torch.dtype, kv_cache: str | None) -> int:
@@ -64,29 +30,17 @@ def window_bytes(config: ModelConfig, dtype: torch.dtype, kv_cache: str | None) 
     return heads * (width + dtype.itemsize if kv_cache else width * dtype.itemsize)
 
 
-class ImageKV(NamedTuple):
-    """Keys and values of one picture, shared by all layers (they have one cross-attention between them)."""
-
-    k: Tensor  # [B, H, N, D]
-    v: Tensor  # [B, H, N, D]
-    mask: Tensor  # [1, N], 0 for entries that hold a token of the picture, -inf for the others
-
-
 class SelfAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_heads
         self.in_proj = nn.Linear(config.dim, 3 * config.dim, bias=False)
         self.out_proj = nn.Linear(config.dim, config.dim, bias=False)
         store_as_one(self, "in_proj_weight", {"in_proj.weight": 3 * config.dim})
 
-    def forward(self, x: Tensor, window: Window, at: Position) -> Tensor:  # [B, dim] -> the same
-        qkv = self.in_proj(x).unflatten(-1, (3, self.num_heads, 1, -1))  # [B, 3, H, 1, D]
-        qkv = rotate(qkv, at.cos, at.sin)
-        k, v = window.put(at.slot, qkv.narrow(1, 1, 2))
-        y = F.scaled_dot_product_attention(qkv.select(1, 0), k, v, attn_mask=at.mask)  # [B, H, 1, D]
-        out: Tensor = self.out_proj(y.flatten(1))
-        return out
+    def forward(self, x: Tensor, norm: RMSNorm, window: Window, at: Position) -> Tensor:
+        """``x`` [B, dim] and the attention of ``norm(x)``: [B, dim]."""
+        y = attend_window(project(x, norm, self.in_proj), window, at)
+        return add_projected(x, y, self.out_proj)
 
 
 class SharedCrossAttention(nn.Module):
@@ -107,10 +61,9 @@ class SharedCrossAttention(nn.Module):
         k, v = kv.permute(2, 0, 3, 1, 4)
         return k, v
 
-    def forward(self, x: Tensor, image: ImageKV) -> Tensor:  # [B, dim] -> the same
-        q = self.q_proj(x).unflatten(-1, (self.num_heads, 1, -1))  # [B, H, 1, D]
-        y = F.scaled_dot_product_attention(q, image.k, image.v, attn_mask=image.mask)
-        out: Tensor = self.out_proj(y.flatten(1))
+    def forward(self, x: Tensor, norm: RMSNorm, image: ImageKV) -> Tensor:
+        """The attention of ``norm(x)`` [B, dim]: [B, dim]."""
+        out: Tensor = self.out_proj(attend_image(project(x, norm, self.q_proj), image))
         return out
 
 
@@ -156,13 +109,13 @@ class Layer(nn.Module):
         self, x: Tensor, window: Window, at: Position, shared: SharedCrossAttention, image: ImageKV | None
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the residual stream [B, dim] and the gate [B, dim] (None without a picture)."""
-        x = x + self.self_attn(self.norm1(x), window, at)
+        x = self.self_attn(x, self.norm1, window, at)
         gate = None
         if image is not None:
-            y = shared(self.norm_cross(x), image)
-            gate = self.cross_attention.gate(y)
-            x = torch.addcmul(x, y, gate)
-        return x + self.gating(self.norm2(x)), gate
+            y = shared(x, self.norm_cross, image)
+            first, _, second = self.cross_attention.gate.alpha
+            x, gate = add_gated(x, y, first, second)
+        return add_swiglu(x, self.norm2, self.gating.linear_in, self.gating.linear_out), gate
 
 
 class Transformer(nn.Module):
@@ -187,7 +140,7 @@ class Transformer(nn.Module):
             gates.append(gate)
         if image is None:
             return x, x.new_zeros((x.shape[0], len(gates)), dtype=torch.float32)
-        return x, torch.stack(gates, dim=1).float().mean(-1)
+        return x, torch.stack(gates, dim=1).mean(-1, dtype=torch.float32)
 
 
 class Helium(nn.Module):
@@ -230,15 +183,6 @@ class MoshiVis(nn.Module):
         )
         self.image_prefix = ImagePrefix(config)
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Sum [..., dim] of the embeddings of one column of tokens [..., 1 + n_q]; -1 (no token) adds nothing."""
-        absent = tokens == -1
-        tables = (self.llm.text_emb, *self.audio_emb)
-        ids = tokens.masked_fill(absent, 0).unbind(-1)
-        rows = [look_up(table, i) for i, table in zip(ids, tables, strict=True)]
-        out = torch.stack(rows, dim=-2).masked_fill(absent[..., None], 0).sum(-2)
-        return out.to(self.llm.out_norm.alpha.dtype)
-
     def temporal_step(
         self, tokens: Tensor, window: Window, at: Position, image: ImageKV | None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -247,23 +191,26 @@ class MoshiVis(nn.Module):
         ``tokens`` [B, 1 + n_q] int64 (-1: no token); returns the hidden state [B, dim] (after out_norm),
         the text logits [B, text_card] and the mean gate of every layer [B, layers] (zeros without a picture).
         """
-        x, gates = self.llm.transformer(self.embed(tokens), window, at, image)
+        x = embed(tokens, [self.llm.text_emb, *self.audio_emb], self.llm.out_norm.alpha.dtype)
+        x, gates = self.llm.transformer(x, window, at, image)
         hidden = self.llm.out_norm(x)
         return hidden, self.llm.text_linear(hidden), gates
 
-    def depformer_step(
-        self, codebook: int, hidden: Tensor, previous: Tensor, kv: list[Tensor | None]
-    ) -> Tensor:
+    def depformer_inputs(self, hidden: Tensor) -> Sequence[Tensor]:
+        """What each codebook's depformer step gets [B, depformer_dim] of the frame's hidden state [B, dim]."""
+        return all_projected(hidden, list(self.depformer_in))
+
+    def depformer_step(self, codebook: int, x: Tensor, previous: Tensor, kv: Tensor) -> Tensor:
         """Logits [B, audio_card] of one codebook of this frame.
 
-        ``previous`` [B] int64 is the text token for codebook 0 and the previous codebook's token after that;
-        ``kv`` holds, for each layer, the keys and values of this frame's earlier codebooks (None: there are
-        none), and gets those of this one.
+        ``x`` is its part of depformer_inputs; ``previous`` [B] int64 is the text token for codebook 0 and the
+        previous codebook's token after that; ``kv`` [layers, B, 2, H, dep_q, D] holds the keys and values of
+        this frame's earlier codebooks, and gets those of this one.
         """
         embedding = self.depformer_emb[codebook - 1] if codebook else self.depformer_text_emb
-        x = self.depformer_in[codebook](hidden) + look_up(embedding, previous).to(hidden.dtype)
-        for i, layer in enumerate(self.depformer.layers):
-            x, kv[i] = layer(x, codebook, kv[i])
+        x = add_embedded(x, previous, embedding)
+        for layer, layer_kv in zip(self.depformer.layers, kv.unbind(), strict=True):
+            x = layer(x, codebook, layer_kv)
         logits: Tensor = self.audio_linears[codebook](x)  # no norm before it
         return logits
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from moshivis_ros.model.kernels.form import Rows
+
 BLOCK = 1 << 22  # weights that are unpacked at a time: what is needed beside them stays small
 
 
@@ -63,6 +65,12 @@ class _Holder(nn.Module):
     def packed(self) -> Packed:
         return Packed(self.levels, self.scales, self.offsets)
 
+    @property
+    def rows(self) -> Rows | None:
+        """For Triton, which reads whole levels without offsets."""
+        readable = self.levels.dtype == torch.int8 and self.offsets is None
+        return Rows(self.levels, self.scales, group=self.columns // self.scales.shape[1]) if readable else None
+
 
 class PackedLinear(_Holder):
     """Linear layer of a packed matrix, and perhaps a bias [rows]."""
@@ -72,6 +80,12 @@ class PackedLinear(_Holder):
     def __init__(self, packed: Packed, columns: int, bias: Tensor | None = None) -> None:
         super().__init__(packed, columns)
         self.register_buffer("bias", bias)
+
+    @property
+    def rows(self) -> Rows | None:
+        """The same, where a product can read it."""
+        rows = super().rows
+        return rows if self.bias is None and rows is not None and rows.group % 32 == 0 else None
 
     def forward(self, x: Tensor) -> Tensor:  # [..., columns] -> [..., rows]
         # One vector is multiplied in float32, which costs nothing where the weights have to be read; of the many vectors

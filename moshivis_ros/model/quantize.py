@@ -12,14 +12,17 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import Tensor, nn
 
-from moshivis_ros.errors import ConfigError, MissingDependencyError
+from moshivis_ros.errors import ConfigError
 from moshivis_ros.model.compact import candidates, compact
+from moshivis_ros.model.kernels.form import INTERPRETED, Rows
+from moshivis_ros.model.kernels.products import linear
 from moshivis_ros.model.lm import MoshiVis
 
 FORMS = ("int8", "int4")
 GROUPS = (128, 64, 32)  # columns that share a scale in int4: the largest that divides a layer
 FITS = 4  # of steps and middles to the weights: more hardly help
 ROWS = 64  # that are rounded or packed at a time: what is needed beside the weights stays small
+GPU_ROWS = 4096  # the same on a GPU, where each time costs a launch
 
 
 class StoredWeight(nn.Module):
@@ -38,16 +41,46 @@ class StoredWeight(nn.Module):
         self.register_buffer("values", values)
         self.register_buffer("scales", scales)
 
-    def linear(self) -> Int8Linear | Int4Linear:
-        kind = Int8Linear if self.values.dtype == torch.int8 else Int4Linear
-        return kind(self.values, self.scales)
+    def linear(self) -> RowsLinear | Int8Linear | Int4Linear:
+        """Made ready for the device that it is on."""
+        values, scales = self.values, self.scales
+        by_rows = values.is_cuda or INTERPRETED
+        if values.dtype == torch.int8:
+            whole = Rows(values, scales.bfloat16(), None, values.shape[1])
+            return RowsLinear(whole) if by_rows else Int8Linear(values, scales)
+        if not by_rows:
+            return Int4Linear(values, scales)
+        group = 2 * values.shape[1] // scales.shape[1]
+        step, middle = (part.contiguous() for part in scales.unbind(-1))
+        return RowsLinear(Rows(_packed(values, lambda part: _by_halves(part, group)), step, middle, group))
+
+
+class RowsLinear(nn.Module):
+    """Linear layer without bias, of any form of weight that Triton's product reads (see kernels.form.Rows)."""
+
+    values: Tensor
+    scales: Tensor | None
+    offsets: Tensor | None
+
+    def __init__(self, rows: Rows) -> None:
+        super().__init__()
+        self.register_buffer("values", rows.values)
+        self.register_buffer("scales", rows.scales)
+        self.register_buffer("offsets", rows.offsets)
+        self.group = rows.group
+
+    @property
+    def rows(self) -> Rows:
+        return Rows(self.values, self.scales, self.offsets, self.group)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, columns] -> [B, rows]
+        return linear(x, self)
 
 
 class Int8Linear(nn.Module):
-    """Linear layer without bias: 255 levels, one scale per output channel. The input is rounded to bfloat16.
+    """Linear layer without bias: 255 levels, one scale per output channel. Torch's kernel for CPUs.
 
-    On a CPU torch's kernel multiplies, on a GPU Triton's (torch's takes one thread per row there). Raises
-    MissingDependencyError without Triton.
+    The input is rounded to bfloat16.
     """
 
     values: Tensor
@@ -57,25 +90,15 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.register_buffer("values", values)
         self.register_buffer("scales", scales.bfloat16())
-        self.multiply: Callable[[Tensor, Tensor, Tensor], Tensor] = torch._weight_int8pack_mm
-        if values.is_cuda:
-            try:
-                from moshivis_ros.model.int8_kernel import multiply
-            except ImportError as error:
-                raise MissingDependencyError(
-                    "int8 weights on a GPU need Triton: pip install triton, or take int4"
-                ) from error
-            self.multiply = multiply
 
     def forward(self, x: Tensor) -> Tensor:  # [B, columns] -> [B, rows]
-        return self.multiply(x.bfloat16(), self.values, self.scales).to(x.dtype)
+        return torch._weight_int8pack_mm(x.bfloat16(), self.values, self.scales).to(x.dtype)
 
 
 class Int4Linear(nn.Module):
     """Linear layer without bias: 16 levels, with a scale and an offset for every group of columns of a row.
 
-    Packed for torch's kernel of the device that ``values`` are on (on a GPU the tensor-core kernel that torchao
-    uses, for bfloat16), so it stays there. See StoredWeight.
+    Packed for torch's kernel for CPUs. See StoredWeight.
     """
 
     values: Tensor
@@ -83,24 +106,13 @@ class Int4Linear(nn.Module):
 
     def __init__(self, values: Tensor, scales: Tensor) -> None:
         super().__init__()
-        columns = 2 * values.shape[1]
-        self.group = columns // scales.shape[1]
-        scales = scales.transpose(0, 1).contiguous()  # [columns / group, rows, 2]
-        if values.is_cuda:
-            tiles = next(tiles for tiles in (8, 4, 2) if columns % (16 * tiles) == 0)
-            values = torch._convert_weight_to_int4pack(values, tiles)
-            scales = scales.bfloat16()
-        else:
-            packed = torch.empty_like(values)
-            for rows in range(0, len(values), ROWS):
-                packed[rows : rows + ROWS] = _pack_for_cpu(values[rows : rows + ROWS])
-            values = packed
-        self.register_buffer("values", values)
-        self.register_buffer("scales", scales)
+        self.group = 2 * values.shape[1] // scales.shape[1]
+        self.register_buffer("values", _packed(values, _pack_for_cpu))
+        self.register_buffer("scales", scales.transpose(0, 1).contiguous())  # [columns / group, rows, 2]
 
     def forward(self, x: Tensor) -> Tensor:  # [B, columns] -> [B, rows]
-        multiply = torch._weight_int4pack_mm if x.is_cuda else torch._weight_int4pack_mm_for_cpu
-        return multiply(x.to(self.scales.dtype), self.values, self.group, self.scales).to(x.dtype)
+        x_ = x.to(self.scales.dtype)
+        return torch._weight_int4pack_mm_for_cpu(x_, self.values, self.group, self.scales).to(x.dtype)
 
 
 class Quantizer:
@@ -226,6 +238,22 @@ def _int4(rows: Tensor) -> tuple[Tensor, Tensor]:  # [rows, groups, group] -> va
     return levels[:, ::2] << 4 | levels[:, 1::2], torch.cat((step, middle), dim=-1).to(rows.dtype)
 
 
+def _packed(values: Tensor, pack: Callable[[Tensor], Tensor]) -> Tensor:
+    packed = torch.empty_like(values)
+    at_once = ROWS if values.device.type == "cpu" else GPU_ROWS
+    for rows in range(0, len(values), at_once):
+        packed[rows : rows + at_once] = pack(values[rows : rows + at_once])
+    return packed
+
+
 def _pack_for_cpu(values: Tensor) -> Tensor:
-    levels = torch.stack((values >> 4, values & 15), dim=-1).flatten(1).to(torch.int32)
-    return torch._convert_weight_to_int4pack_for_cpu(levels, 1)
+    return torch._convert_weight_to_int4pack_for_cpu(_levels(values).to(torch.int32), 1)
+
+
+def _by_halves(values: Tensor, group: int) -> Tensor:
+    low, high = _levels(values).unflatten(1, (-1, 2, group // 2)).unbind(2)
+    return torch.flatten(high << 4 | low, 1)
+
+
+def _levels(values: Tensor) -> Tensor:  # of StoredWeight -> [rows, columns] 0..15
+    return torch.stack((values >> 4, values & 15), dim=-1).flatten(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from moshivis_ros.errors import ConfigError
+from moshivis_ros.model.kernels.form import fused
 
 MAX_TOP_K = 250
 
@@ -46,6 +47,10 @@ def sample(logits: Tensor, temperature: Tensor, race: Tensor) -> Tensor:
     distribution, and -inf beyond top-k. The argmax of logits / temperature + race is a draw from the softmax
     of the first over the top-k tokens. Temperature 0 is argmax (the first of equals).
     """
+    if fused(logits):
+        from moshivis_ros.model.kernels import triton_tokens
+
+        return triton_tokens.sample(logits, temperature, race)
     logits = logits.float()
     values, ids = logits.topk(min(MAX_TOP_K, logits.shape[-1]))  # sorted: the index is the rank
     winner = (values / temperature + race[:, : values.shape[-1]]).argmax(-1, keepdim=True)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError, ImageError
+from moshivis_ros.model.kernels.state import ImageKV, Position, Window
 from moshivis_ros.model.layers import lay_out_by_columns, rotary, rotary_frequencies
-from moshivis_ros.model.lm import ImageKV, MoshiVis, Position, Window
+from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.recorded import record
 from moshivis_ros.model.sampling import MAX_TOP_K, Sampling, sample
 
@@ -218,7 +219,7 @@ class Stream(nn.Module):
         context = self.config.context
         empty = torch.arange(context, device=column.device) > self.offset
         mask = torch.zeros_like(empty, dtype=self.image_mask.dtype).masked_fill(empty, -torch.inf)[None]
-        at = Position(self.offset % context, mask, *rotary(self.offset, self.frequencies))
+        at = Position(self.offset, self.offset % context, mask, *rotary(self.offset, self.frequencies))
         image = None
         if self.bucket:
             k, v = (x.narrow(2, 0, self.bucket) for x in (self.image_k, self.image_v))
@@ -231,10 +232,12 @@ class Stream(nn.Module):
         """The frame's audio tokens [B, dep_q], one after the other; ``choose(codebook, logits)`` picks
         each.
         """
-        kv: list[Tensor | None] = [None] * self.config.depformer_num_layers
+        config, heads = self.config, self.config.depformer_num_heads
+        width = config.depformer_dim // heads
+        kv = hidden.new_empty(config.depformer_num_layers, len(hidden), 2, heads, config.dep_q, width)
         token, audio = text, []
-        for codebook in range(self.config.dep_q):
-            token = choose(codebook, self.model.depformer_step(codebook, hidden, token, kv))
+        for codebook, x in enumerate(self.model.depformer_inputs(hidden)):
+            token = choose(codebook, self.model.depformer_step(codebook, x, token, kv))
             audio.append(token)
         return torch.stack(audio, dim=1)
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.layers import rotary, rotary_frequencies, rotate
+from moshivis_ros.model.kernels.attention import rotate
+from moshivis_ros.model.layers import rotary, rotary_frequencies
 from moshivis_ros.model.lm import Layer, MoshiVis, SharedCrossAttention
 
 

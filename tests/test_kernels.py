@@ -1,0 +1,89 @@
+"""The fused functions: Triton's form gives what torch's gives, a step launches few kernels, and they compile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moshivis_ros.model.kernels import form
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+
+
+@pytest.mark.parametrize("widths", ["odd", "real"])
+def test_triton_as_torch(widths: str) -> None:
+    """By Triton's interpreter, on a CPU: see interpreted.py."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, ROOT / "tests/interpreted.py", widths], env=environment, check=True, cwd=ROOT
+    )
+
+
+@pytest.mark.parametrize(
+    "weights, window", [(None, None), ("int8", None), ("int8", "int8"), ("int4", "int8")]
+)
+def test_a_step_is_few_launches(benchmarks: None, weights: str | None, window: str | None) -> None:
+    """Of the released model, on a GPU of shapes alone, where bringing a value to the host fails, too."""
+    import torch
+    from launches import launches
+
+    for picture, most in ((True, 700), (False, 560)):
+        parts, _ = launches("full", torch.bfloat16, weights, window, picture)
+        assert 400 < len(parts["whole"]) <= most
+
+
+@pytest.mark.parametrize("architecture", [87, 120])
+def test_kernels_compile_without_spills(benchmarks: None, architecture: int) -> None:
+    """Those of int4 and its int8 window; weights and window are read 128 bits at a time."""
+    from kernels import compiled, kernels
+
+    found = kernels("int4", "int8")
+    names = {launch.name for launch in found.values()}
+    assert {"_product", "_window", "_image", "_combine", "_codebooks", "_embed", "_sample"} <= names
+    for launch in found.values():
+        made = compiled(launch, architecture)
+        assert made.spills == 0, launch.name
+        assert made.shared <= 48 * 1024, launch.name  # what every card gives a block
+        if launch.name in ("_product", "_window", "_image"):
+            assert made.widest == 128, launch.name
+        if launch.name == "_product":
+            assert made.barriers == 0
+
+
+def test_without_triton_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    form.triton_runs.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert not form.triton_runs() and not form.triton_runs()
+    form.triton_runs.cache_clear()
+    (line,) = caplog.messages
+    assert "2200 launches" in line and "pip install triton" in line
+
+
+def test_without_a_compiler_the_line_names_the_packages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By Triton's own building of its first module: without a compiler, and without Python.h."""
+    build = pytest.importorskip("triton.runtime.build")
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    for compiler in ("", "false"):
+        monkeypatch.setenv("CC", compiler)
+        monkeypatch.setenv("PATH", str(tmp_path) if not compiler else os.environ["PATH"])
+        with pytest.raises((RuntimeError, OSError, subprocess.CalledProcessError)) as raised:
+            build._build("probe", str(tmp_path / "probe.c"), str(tmp_path), [], [], [], [])
+        line = form._explain(raised.value)
+        assert "sudo apt install gcc libpython3." in line and "\n" not in line
