@@ -419,6 +419,8 @@ GPU_OF_ONE_MEGABYTE = """
 import torch
 torch.cuda.is_available = lambda: True
 torch.cuda.mem_get_info = lambda device=None: (1_000_000, 8_000_000_000)
+zeros = torch.zeros
+torch.zeros = lambda *size, device=None, **given: zeros(*size, device="cpu", **given)
 """
 
 
