@@ -40,7 +40,8 @@ SAMPLING = {  # the fields of model.sampling.Sampling, whose defaults hold
 
 DESCRIPTION = """\
 Talk with the model about what it sees. With --audio it answers a recording as fast as it can; without, it listens
-to the microphone and answers through the loudspeaker until Ctrl-C.
+to the microphone and answers through the loudspeaker until Ctrl-C. What it leaves is written while it talks, beside its
+place (answer.part.wav), and has its name at the end, also after Ctrl-C.
 """
 
 EXAMPLES = f"""\
