@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -107,8 +108,9 @@ class Conversation:
         self._silent_frames = 0  # since the last text
         self._previous_gate: tuple[NDArray[np.float32], float, float]  # per layer, mean, normalised
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
-        self._start()
-        self._warm_up()
+        with self._on_device():
+            self._start()
+            self._warm_up()
 
     @classmethod
     def load(
@@ -252,7 +254,7 @@ class Conversation:
         Raises AudioError for another shape or type and for samples that are not finite.
         """
         _check_pcm(pcm)
-        with self._lock:
+        with self._lock, self._on_device():
             self._view.swap(self._stream.set_image)
             with torch.no_grad():
                 sound = torch.from_numpy(pcm).to(self._device)[None, None]
@@ -297,6 +299,10 @@ class Conversation:
         """Stream time in seconds; offline it runs as fast as the frames do."""
         return self._clock * FRAME_SECONDS
 
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """What the caller's thread computes with: Mimi records, and Triton starts kernels, on the current GPU."""
+        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
+
     def _start(self) -> None:
         """The state of one conversation, at its beginning."""
         self._stream.reset()
@@ -324,7 +330,7 @@ class Conversation:
     def _encode(self, image: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-attention keys and values of a picture, computed beside the stream."""
         pixels = preprocess(image, self._image_size)
-        with torch.no_grad(), torch.cuda.stream(self._encoder_stream):
+        with torch.no_grad(), self._on_device(), torch.cuda.stream(self._encoder_stream):
             kv = self._image_kv(pixels.to(self._device))
         if self._encoder_stream is not None:
             self._encoder_stream.synchronize()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,10 @@ import pytest
 from moshivis_ros import Conversation, Frame
 from moshivis_ros.conversation import FRAME_SIZE
 from moshivis_ros.errors import AudioError, ConfigError, ImageError
+from moshivis_ros.model.codec import Codec
+from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.sampling import GREEDY
+from moshivis_ros.model.stream import Stream
 from moshivis_ros.vision.refresh_policy import Settings
 
 MANUAL = Settings(policy="manual")
@@ -243,3 +248,32 @@ def test_what_is_no_picture_is_refused(conversation: Conversation, image: np.nda
     for offer in (conversation.see, conversation.watch):
         with pytest.raises(ImageError, match="picture"):
             offer(image)
+
+
+def test_every_thread_computes_on_the_device_of_the_model(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread's current GPU is the first one until it says otherwise: codec, step and image encoder must all say so."""
+    chosen = threading.local()
+
+    @contextmanager
+    def on_device(self: Conversation) -> Iterator[None]:
+        chosen.here = True
+        yield
+        chosen.here = False
+
+    monkeypatch.setattr(Conversation, "_on_device", on_device)
+    used = set()
+    for owner, name in ((Codec, "encode"), (Codec, "decode"), (Stream, "step"), (MoshiVis, "image_kv")):
+        real = getattr(owner, name)
+
+        def work(self: Any, *args: Any, name: str = name, real: Any = real) -> Any:
+            assert chosen.here, name
+            used.add((name, threading.get_ident() == own))
+            return real(self, *args)
+
+        monkeypatch.setattr(owner, name, work)
+    own = threading.get_ident()
+    with Conversation.load(tiny, device="cpu") as conversation:
+        conversation.see(np.zeros((20, 20, 3), np.uint8), wait=True)
+        for _ in range(3):
+            conversation.step(np.zeros(1920, np.float32))
+    assert {("encode", True), ("decode", True), ("step", True), ("image_kv", False)} <= used

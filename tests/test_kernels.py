@@ -87,3 +87,12 @@ def test_without_a_compiler_the_line_names_the_packages(
             build._build("probe", str(tmp_path / "probe.c"), str(tmp_path), [], [], [], [])
         line = form._explain(raised.value)
         assert "sudo apt install gcc libpython3." in line and "\n" not in line
+
+
+def test_a_torch_that_is_too_old_is_refused() -> None:
+    program = "import torch; torch.__version__ = '2.4.1+cu124'; import moshivis_ros.model"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (
+        done.returncode
+        and "torch 2.4.1+cu124 is too old: `pip install --upgrade 'torch>=2.5'`" in done.stderr
+    )

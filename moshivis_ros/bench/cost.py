@@ -40,9 +40,19 @@ def memory(
 
 
 def bytes_per_step(model: MoshiVis, kv_cache: str | None = None) -> int:
-    """What one step must read: every weight of LM and depformer once, the full window, one picture's K/V."""
+    """What one step with a picture must read: every weight of LM and depformer, the full window, the picture.
+
+    The cross-attention that all layers share and the picture are read by each of them: together they are larger
+    than what a GPU keeps in its cache while a layer's own weights pass through.
+    """
     parts = memory(model, kv_cache)
-    return sum(parts[part] for part in ("linear layers of a step", "norms", "attention window", "picture"))
+    once = sum(parts[part] for part in ("linear layers of a step", "norms", "attention window", "picture"))
+    shared = sum(
+        tensor.numel() * tensor.element_size()
+        for name, tensor in chain(model.named_parameters(), model.named_buffers())
+        if ".mha." in name and "kv_proj." not in name
+    )
+    return once + (model.config.num_layers - 1) * (shared + parts["picture"])
 
 
 def read_bandwidth(device: torch.device) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -59,17 +60,17 @@ def _cuda_graph(
     step: nn.Module, codes: Tensor, generator: torch.Generator, pool: Any
 ) -> Callable[[Tensor], Outputs]:
     codes = codes.clone()  # the graph reads from here
-    side = torch.cuda.Stream(codes.device)
-    side.wait_stream(torch.cuda.current_stream(codes.device))
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
-            step(codes)
-    torch.cuda.current_stream(codes.device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(generator)
-    # Kernels keep the priority of the stream they were captured on: a picture being encoded has to wait.
-    with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.Stream(codes.device, priority=-1)):
-        out: Outputs = step(codes)
+    stream = _capture_stream(codes.device)
+    with torch.cuda.device(codes.device):
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                step(codes)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            out: Outputs = step(codes)
 
     def replay(new_codes: Tensor) -> Outputs:
         codes.copy_(new_codes)
@@ -77,3 +78,12 @@ def _cuda_graph(
         return out
 
     return replay
+
+
+@lru_cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings on a device: memory of a pool belongs to a stream, and only there is it used again.
+
+    Kernels keep the priority of the stream they were captured on: a picture being encoded has to wait.
+    """
+    return torch.cuda.Stream(device, priority=-1)
