@@ -44,7 +44,7 @@ START_SECONDS = 60.0
 LOAD_SECONDS = 3600.0  # a model of 16 GB may have to be downloaded first
 END_SECONDS = 20.0
 LISTENERS = 3  # to the question: talk, recorder, demo; who is not there when it begins misses its beginning
-EARLY_SECONDS = 4.0  # between the next picture and the question about it; a node takes some of it to start
+QUESTION = "audio_file"  # ends when it has asked
 
 
 stop = threading.Event()  # Ctrl-C was pressed
@@ -134,24 +134,20 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     nodes = {"talk": talk, "recorder": recorder}
     print(f"loading {model} ...")
     node.change_state(Transition.TRANSITION_CONFIGURE, nodes)
-    # The question comes again and again, and the next picture a while before it, as if somebody moved the things.
-    period = read(options.audio).size / SAMPLE_RATE + options.seconds
-    early = min(EARLY_SECONDS, options.seconds / 2)
+    seconds = read(options.audio).size / SAMPLE_RATE + options.seconds
     pictures = photos(options.images) if options.images.is_dir() else [options.images]
-    for turn, picture in enumerate(pictures, start=1):
+    question = {"path": str(options.audio), "tail": options.seconds, "listeners": LISTENERS}
+    for turn, picture in enumerate(pictures):
+        node.until(lambda: not node.is_shown(), nodes, START_SECONDS)
         with _running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
             showing = {**nodes, "video_file": camera}
-            if turn == 1:
-                node.until(node.is_shown, showing, START_SECONDS)
+            node.until(node.is_shown, showing, START_SECONDS)
+            if not turn:
                 node.change_state(Transition.TRANSITION_ACTIVATE, showing)
-                question = {"path": str(options.audio), "tail": options.seconds, "loop": True}
-                nodes["audio_file"] = stack.enter_context(
-                    _running("audio_file", **question, listeners=LISTENERS)
-                )
-                showing |= nodes
             print(f"\n[shown {picture.name}, asked {options.audio.name}]", flush=True)
-            end = turn * period - (early if turn < len(pictures) else 0.0)
-            node.until(partial(node.has_heard, end), showing, None)
+            node.asked = 0
+            with _running("audio_file", **question) as voice:
+                node.until(partial(node.has_heard, seconds), {**showing, QUESTION: voice}, None)
     node.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
     _stop("recorder", recorder)
     if not node.frames:
@@ -196,7 +192,7 @@ class Demo(Node):
     def __init__(self) -> None:
         super().__init__("demo", namespace=NAMESPACE)
         self.frames = self.refreshes = 0
-        self._asked = 0  # stamp of the first sound on audio_in, ns
+        self.asked = 0  # stamp of the first sound on audio_in, ns
         self._newest = 0  # of the newest on audio_out
         self._state: Any = self.create_client(ChangeState, "talk/change_state")
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -217,7 +213,7 @@ class Demo(Node):
                 raise Stopped
             rclpy.spin_once(self, timeout_sec=0.1)
             for name, process in nodes.items():
-                if process.poll() is not None:
+                if process.poll() is not None and (process.returncode or name != QUESTION):
                     raise DemoError(f"{name} ended with code {process.returncode}; what it wrote is above")
             if timeout is not None and time.monotonic() - start > timeout:
                 raise DemoError(f"nothing happened for {timeout:.0f} s")
@@ -235,10 +231,10 @@ class Demo(Node):
 
     def has_heard(self, seconds: float) -> bool:
         """The answer to so much of the sound that it was asked with."""
-        return bool(self._asked) and self._newest - self._asked >= seconds * 1e9
+        return bool(self.asked) and self._newest - self.asked >= seconds * 1e9
 
     def _on_question(self, message: Audio) -> None:
-        self._asked = self._asked or to_nanoseconds(message.header.stamp)
+        self.asked = self.asked or to_nanoseconds(message.header.stamp)
 
     def _on_audio(self, message: Audio) -> None:
         self.frames += 1
