@@ -8,7 +8,6 @@ from array import array
 
 import numpy as np
 import pytest
-from moshivis_ros.msg import Audio
 from robot import FRAME
 from std_msgs.msg import Float32MultiArray, Int16MultiArray, UInt8MultiArray
 
@@ -229,9 +228,7 @@ def test_the_recorder_leaves_out_what_came_before_the_robot() -> None:
     track = recorder.Track()
     for index in range(3):
         samples = array("h", [1000 * (index + 1)] * 1920)
-        message = Audio(index=index, sample_rate=24000, channels=1, data=samples)
-        message.header.stamp.nanosec = index * 80_000_000
-        track.add(message)
+        track.add(samples, index=index, stamp=index * 80_000_000)
     heard = track.render(origin=160_000_000, end=320_000_000)
     np.testing.assert_allclose(heard[:1920], 3000 / 32768, rtol=1e-3)
     assert heard.shape == (3840,) and not heard[1920:].any()
