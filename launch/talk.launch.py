@@ -64,7 +64,7 @@ SWITCHES = {
 ARGUMENTS = [
     *(DeclareLaunchArgument(name, default_value="", description=f"{about}; empty: as in params_file") for name, about in VALUES.items()),
     *(DeclareLaunchArgument(name, default_value=name, description=f"topic: {about}") for name, about in TOPICS.items()),
-    *(DeclareLaunchArgument(name, default_value=value, choices=["true", "false"], description=about) for name, (value, about) in SWITCHES.items()),
+    *(DeclareLaunchArgument(name, default_value=value, description=about) for name, (value, about) in SWITCHES.items()),
     DeclareLaunchArgument("namespace", default_value="", description="of all nodes and relative topics"),
     DeclareLaunchArgument("params_file", default_value=DEFAULTS, description="parameters of all nodes"),
 ]  # fmt: skip

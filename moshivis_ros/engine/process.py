@@ -228,7 +228,10 @@ class EngineProcess:
 
     def _send(self, event: Event) -> None:
         with self._sending:
-            self._pipe.send(event)
+            try:
+                self._pipe.send(event)
+            except OSError:
+                os._exit(0)  # the node is gone, or wants this process to go
 
 
 def _set_realtime_priority(wanted: int) -> int:

@@ -3,6 +3,8 @@ robot's own, and sim_camera's, stop by themselves."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from geometry_msgs.msg import Twist
 from rclpy.node import Node
 
@@ -20,8 +22,8 @@ INTERFACES = [
 
 
 class Deadman(Node):
-    def __init__(self) -> None:
-        super().__init__("deadman")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("deadman", **kwargs)
         declare(self, PARAMETERS)
         self._stop = self.create_publisher(Twist, "cmd_vel", 1)
         self._timer = self.create_timer(values(self, PARAMETERS)["timeout"], self._on_timeout)

@@ -24,7 +24,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image
 
 from moshivis_ros.errors import ConfigError
-from moshivis_ros.nodes.interface import Interface, Parameter, declare, values
+from moshivis_ros.nodes.interface import QOS, Interface, Parameter, declare, values
 from moshivis_ros.nodes.messages import to_time
 from moshivis_ros.nodes.spin import spin
 from moshivis_ros.simulation.base import Base
@@ -64,15 +64,15 @@ INTERFACES = [
 
 
 class SimCamera(Node):
-    def __init__(self) -> None:
-        super().__init__("sim_camera")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("sim_camera", **kwargs)
         declare(self, PARAMETERS)
         settings = values(self, PARAMETERS)
         self._script = _scene(settings["world"], settings["scenario"])
         self._base = Base(self._script)
         self._odometry = _Odometry(self, self._script.robot.pose)
-        self._images = self.create_publisher(Image, "image", 1)
-        self._infos = self.create_publisher(CameraInfo, "camera_info", 1)
+        self._images = self.create_publisher(Image, "image", 1, qos_overriding_options=QOS)
+        self._infos = self.create_publisher(CameraInfo, "camera_info", 1, qos_overriding_options=QOS)
         self._clock_out = self.create_publisher(ClockMessage, "/clock", MOST_LATE // TICK) if settings["clock"] else None
         self._time = 0  # nanoseconds, simulated: a number of ticks
         self._begin: int | None = None  # of the scenario: when somebody began to listen
