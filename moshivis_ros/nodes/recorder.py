@@ -45,6 +45,11 @@ class Recorder(Node):
         super().__init__("recorder", enable_rosout=False, **kwargs)
         declare(self, PARAMETERS)
         self._folder = make_folder(self.get_parameter("folder").value)
+        self._outputs = Outputs(
+            lambda text: self.get_logger().error(text),
+            sound=lambda: Writer(self._folder / "conversation.wav", channels=2),
+            transcript=lambda: TranscriptFile(self._folder / "transcript.json"),
+        )
         self._inputs = AudioInput(), AudioInput()
         self._mix = Mix(sides=2)
         self._seconds = 0.0  # written
@@ -52,18 +57,11 @@ class Recorder(Node):
         self._untimed: list[tuple[str, dict[str, int], dict[str, Any]]] = []  # kind, nanoseconds, the rest
         self._activation = 0  # nanoseconds; the transcript counts its seconds from there
         self._refreshed = 0
-        for topic, side in (("audio_in", USER), ("audio_out", ROBOT)):
-            reader = AudioReader.of(self, topic)
-            MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, side), 100)
-        self.create_subscription(Transcript, "transcript", self._on_transcript, 100)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
-        # Last: a node that is ended while it is made leaves nothing.
-        self._outputs = Outputs(
-            lambda text: self.get_logger().error(text),
-            sound=lambda: Writer(self._folder / "conversation.wav", channels=2),
-            transcript=lambda: TranscriptFile(self._folder / "transcript.json"),
-        )
+        try:
+            self._subscribe()
+        except BaseException:  # Ctrl-C too: a node that is ended while it is made leaves nothing
+            self._outputs.discard()
+            raise
 
     def close(self) -> None:
         """Raises OutputError where not all could be written."""
@@ -80,6 +78,14 @@ class Recorder(Node):
         self.get_logger().info(
             f"wrote {self._folder}/conversation.wav ({self._seconds:.1f} s), transcript.json"
         )
+
+    def _subscribe(self) -> None:
+        for topic, side in (("audio_in", USER), ("audio_out", ROBOT)):
+            reader = AudioReader.of(self, topic)
+            MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, side), 100)
+        self.create_subscription(Transcript, "transcript", self._on_transcript, 100)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
 
     def _hear(self, reader: AudioReader, side: int, message: Any) -> None:
         data, fields = reader.read(message, self.get_clock().now().nanoseconds)

