@@ -164,7 +164,7 @@ class Robot:
         return result.reason
 
     def speak(self) -> None:
-        """Publish a tone on audio_in from now on, 80 ms at a time, in real time."""
+        """Publish a tone with pauses on audio_in from now on, 80 ms at a time, in real time: as real as this machine can."""
         if self._speech is None:
             self.publisher(Audio, "audio_in")
             self._speech = self.node.create_timer(0.08, self.say)
@@ -176,8 +176,8 @@ class Robot:
 
     def say(self, samples: np.ndarray | None = None, **fields: Any) -> Audio:
         """Publish one message on audio_in."""
-        if samples is None:
-            samples = 8000 * np.sin(np.arange(1920) / 10)
+        if samples is None:  # in the pauses the robot makes up for what came late
+            samples = 8000 * np.sin(np.arange(1920) / 10) * (self.spoken % 25 < 17)
         message = Audio(index=self.spoken, sample_rate=24000, channels=1)
         message.data = array("h", samples.astype(np.int16).tobytes())
         message.header.stamp = self.node.get_clock().now().to_msg()

@@ -122,10 +122,9 @@ def test_a_conversation(talking: Robot) -> None:
     assert {(m.sample_rate, m.channels, len(m.data)) for m in heard} == {(24000, 1, 1920)}
     indices = [message.index for message in heard]
     assert indices == list(range(indices[0], indices[0] + len(heard)))
-    questions = stamps(asked)
-    answered = [stamp for stamp in stamps(heard) if stamp >= questions[0]]
-    assert len(answered) > 30
-    assert set(answered[5:]) <= set(questions) and answered == sorted(set(answered))
+    answered = stamps(heard)
+    assert answered == sorted(set(answered))
+    talking.until(lambda: stamps(heard)[-1] in stamps(asked))  # once it has made up for what came late
     assert any(any(message.data) for message in heard)
 
     assert [gate.frame for gate in gates] == list(range(gates[0].frame, gates[0].frame + len(gates)))
