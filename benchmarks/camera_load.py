@@ -20,12 +20,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rclpy
-from rclpy.executors import MultiThreadedExecutor
 
 from moshivis_ros.audio.files import write
 from moshivis_ros.engine.events import Spoken
 from moshivis_ros.model.init import init_checkpoint
-from moshivis_ros.nodes.talk import THREADS, Talk
+from moshivis_ros.nodes.spin import parts
+from moshivis_ros.nodes.talk import Talk
 
 NODES = Path(os.environ.get("AMENT_PREFIX_PATH", sys.prefix).split(os.pathsep)[0]) / "lib" / "moshivis_ros"
 WARM_UP = 12  # frames of a round that do not count
@@ -41,16 +41,15 @@ class Timed(Talk):
 
     def __init__(self) -> None:
         super().__init__()
-        self._executor = MultiThreadedExecutor(THREADS)
-        self._executor.add_node(self)
         self._spoken: list[Spoken] = []
 
     def round(self, seconds: float) -> list[Spoken]:
         self._spoken = []
         self.trigger_activate()
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self._executor.spin_once(timeout_sec=0.1)
+        with parts(self) as executor:
+            while time.monotonic() < end:
+                executor.spin_once(timeout_sec=0.1)
         self.trigger_deactivate()
         return self._spoken[WARM_UP:]
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from operator import is_
 from typing import Any
 
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
+from rclpy.callback_groups import CallbackGroup
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException, ParameterException
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.nodes.describe import help_text
@@ -17,11 +23,65 @@ from moshivis_ros.nodes.describe import help_text
 BAD_INPUT = (MoshiVisError, InvalidParameterTypeException, InvalidParameterValueException, ParameterException)
 
 
+PERIOD = 0.25  # seconds after which an executor sees what was made meanwhile, at the latest
+
+
 class Done(Exception):
     """Raised in a callback when the node has nothing more to do."""
 
 
-def spin(make_node: Callable[[], Any], args: list[str] | None = None, threads: int = 1) -> int:
+class Part(SingleThreadedExecutor):
+    """Runs those callbacks of a node whose group `mine` picks; several such may share a node, each in its own thread.
+
+    A MultiThreadedExecutor does the same for four times the computing: it builds its wait set of all entities anew for
+    every message.
+    """
+
+    def __init__(self, node: Node, mine: Callable[[CallbackGroup | None], bool]) -> None:
+        super().__init__(context=node.context)
+        self._node, self._mine = node, mine
+
+    def get_nodes(self) -> list[Node]:
+        return [self._node]
+
+    def can_execute(self, entity: Any) -> bool:
+        return self._mine(entity.callback_group) and super().can_execute(entity)
+
+    def run(self, done: threading.Event) -> None:
+        try:
+            while not done.is_set() and self.context.ok():
+                self.spin_once(timeout_sec=PERIOD)
+        except (ExternalShutdownException, KeyboardInterrupt):
+            pass
+        except RCLError:
+            if self.context.ok():
+                raise
+            # A signal ended the context in the middle of a call.
+
+
+@contextmanager
+def parts(node: Node) -> Iterator[Part]:
+    """An executor for the node. Groups that it wants apart (`apart`: (group, threads), ...) have threads of their own
+    meanwhile.
+    """
+    done = threading.Event()
+    apart = getattr(node, "apart", ())
+    threads = [
+        threading.Thread(target=Part(node, partial(is_, group)).run, args=(done,))
+        for group, number in apart
+        for _ in range(number)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield Part(node, lambda group: all(group is not other for other, _ in apart))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
     """The exit code: 0 after Ctrl-C, SIGTERM or Done, 1 if its close() raised a MoshiVisError, 2 if the node could not be
     made or its input was bad: starting it again would not help.
 
@@ -34,12 +94,10 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None, threads: i
     node, code = None, 0
     try:
         node = make_node()
-        executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
-        executor.add_node(node)
-        while rclpy.ok():
-            executor.spin_once(
-                timeout_sec=0.5
-            )  # spin() may sleep through a signal that comes just before it waits
+        with parts(node) as executor:
+            while rclpy.ok():
+                # spin() may sleep through a signal that comes just before it waits
+                executor.spin_once(timeout_sec=PERIOD)
     except (KeyboardInterrupt, ExternalShutdownException, Done):
         pass
     except BAD_INPUT as error:

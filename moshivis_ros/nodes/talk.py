@@ -2,7 +2,7 @@
 
 A managed (lifecycle) node: configure loads the model, activate starts talking, deactivate stops at once and
 keeps the model, cleanup frees its memory. The conversation runs in a process of its own (engine/); here messages are
-copied in and out. Sound, pictures, transitions and everything else have threads of their own (see main): neither a slow
+copied in and out. Sound, pictures, transitions and everything else have threads of their own (`apart`): neither a slow
 picture nor the loading of a model keeps the others waiting.
 """
 
@@ -45,7 +45,6 @@ SUCCESS, FAILURE, ERROR = (
 PROGRESS_SECONDS = 5.0  # between two lines in the log while the model is loading
 WARNING_SECONDS = 5.0  # between two warnings of one kind
 REMINDER_SECONDS = 60.0  # between two about the same standing problem
-THREADS = 4  # sound, pictures, a transition, everything else
 
 
 class Talk(LifecycleNodeMixin, Node):
@@ -54,7 +53,8 @@ class Talk(LifecycleNodeMixin, Node):
     def __init__(self, **kwargs: Any) -> None:
         Node.__init__(self, "talk", **kwargs)
         # Reentrant: its state can be asked for while it is loading.
-        LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
+        transitions = ReentrantCallbackGroup()
+        LifecycleNodeMixin.__init__(self, callback_group=transitions)
         declare(self, PARAMETERS, read_only=False)
         self.add_on_set_parameters_callback(self._refuse_while_configured)
         self._simulated = bool(self.get_parameter("use_sim_time").value)
@@ -70,13 +70,13 @@ class Talk(LifecycleNodeMixin, Node):
         self._warned: dict[str, float] = {}
         self._inputs: Inputs | None = None
         self._hearing, self._seeing = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        self.apart = ((self._hearing, 1), (self._seeing, 1), (transitions, 2))
         self._diagnostics = Diagnostics(self, self._on_second)
         self.create_service(Trigger, "~/refresh_image", self._on_refresh_image)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/cancel_loading", self._on_cancel_loading)
         self.create_service(SetBool, "~/mute", self._on_mute)
         self.create_service(SetBool, "~/freeze_image", self._on_freeze_image)
-        self._engine_ended = self.create_guard_condition(self._on_engine_ended)
 
     # Lifecycle
 
@@ -241,7 +241,8 @@ class Talk(LifecycleNodeMixin, Node):
             else:
                 self._failure = event.text
                 self.get_logger().error(event.text)
-                self._engine_ended.trigger()
+                # Not here: closing the engine waits for the thread that tells of its end.
+                threading.Thread(target=self._on_engine_ended).start()
 
     def _on_spoken(self, spoken: Spoken) -> None:
         self._health.add(spoken)
@@ -339,4 +340,4 @@ def _answer(response: Any, success: bool, message: str) -> Any:
 
 
 def main(args: list[str] | None = None) -> int:
-    return spin(Talk, args, threads=THREADS)
+    return spin(Talk, args)

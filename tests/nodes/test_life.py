@@ -15,13 +15,13 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
 from robot import Robot
 from std_srvs.srv import SetBool, Trigger
 from test_talk import LATCHED, diagnosed, newest_status, photo, shown
 
-from moshivis_ros.nodes.talk import THREADS, Talk
+from moshivis_ros.nodes.spin import parts
+from moshivis_ros.nodes.talk import Talk
 from moshivis_ros.nodes.talk_inputs import Inputs
 
 SLOW_LOADING = """
@@ -168,9 +168,13 @@ def test_no_sound_is_lost_to_slow_pictures(
     monkeypatch.setattr(Inputs, "_on_audio", lambda self, message: heard.append(message.index))
     parameters = [Parameter("model", value=str(checkpoint)), Parameter("refresh_policy", value="manual")]
     node = Talk(namespace=robot.namespace, parameter_overrides=parameters)
-    executor = MultiThreadedExecutor(THREADS)
-    executor.add_node(node)
-    spinning = threading.Thread(target=executor.spin)
+    done = threading.Event()
+
+    def spin() -> None:
+        with parts(node) as executor:
+            executor.run(done)
+
+    spinning = threading.Thread(target=spin)
     spinning.start()
     try:
         assert robot.change_state("configure", "activate")
@@ -184,7 +188,7 @@ def test_no_sound_is_lost_to_slow_pictures(
         assert heard == list(range(100))
         assert robot.change_state("deactivate", "cleanup")
     finally:
-        executor.shutdown()
+        done.set()
         spinning.join()
         node.close()
         node.destroy_node()
