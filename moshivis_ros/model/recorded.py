@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moshivis_ros.model.kernels.form import INTERPRETED
+
 WARM_UP = (
     3  # runs before a CUDA graph is captured, and after a trace was made: both settle in their first runs
 )
@@ -26,6 +28,8 @@ def record(
     a GPU the tensors that it returns are overwritten by the next call, also by that of another recording with the
     same memory ``pool`` (torch.cuda.graph_pool_handle).
     """
+    if INTERPRETED and not codes.is_cuda:  # a trace keeps torch's operations only, and Triton's run beside them
+        return step
     with torch.no_grad():
         return _cuda_graph(step, codes, generator, pool) if codes.is_cuda else trace(step, codes)
 
