@@ -11,7 +11,10 @@ import torch
 
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.packed import PackedEmbedding, PackedLinear
 from moshivis_ros.model.quantize import Quantizer, StoredWeight
+
+LEVELS = 73  # the deviation of levels -127..127
 
 
 @torch.no_grad()
@@ -44,6 +47,10 @@ def random_model(
     for module in model.modules():
         if isinstance(module, StoredWeight):
             _scale(module)
+        elif isinstance(module, PackedEmbedding):
+            module.scales.fill_(0.5 / LEVELS)
+        elif isinstance(module, PackedLinear):
+            module.scales.fill_(module.columns**-0.5 / LEVELS)
     if quantizer is not None:
         quantizer.shrink(model)
     return model.requires_grad_(False).eval()
@@ -52,7 +59,7 @@ def random_model(
 def _scale(weight: StoredWeight) -> None:
     columns = weight.values.shape[1]
     if weight.values.dtype == torch.int8:
-        weight.scales.fill_(columns**-0.5 / 73)  # levels -127..127 have a deviation of 73
+        weight.scales.fill_(columns**-0.5 / LEVELS)
     else:
         step, middle = weight.scales.unbind(-1)
         step.fill_((2 * columns) ** -0.5 / 4.6)  # levels 0..15, of 4.6
