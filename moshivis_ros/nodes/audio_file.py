@@ -77,17 +77,17 @@ class AudioFile(Node):
 
     def _cut(self, recording: Recording, size: int) -> Iterator[Float]:
         """What is published, in pieces of `size` samples, of which the last may be shorter."""
+        framer = Framer(size)  # from one turn into the next: no chunk but the last is shorter
         while True:
-            framer = Framer(size)
             for block in chain(recording, silence(self._settings["tail"])):
                 yield from framer.push(block)
-            rest = framer.pending
-            yield from (frame[:rest] for frame in framer.flush())
             for note in recording.notes:
                 self.get_logger().warning(note)
             if not self._settings["loop"]:
-                return
+                break
             recording = Recording(self._settings["path"])
+        rest = framer.pending
+        yield from (frame[:rest] for frame in framer.flush())
 
 
 def main(args: list[str] | None = None) -> int:

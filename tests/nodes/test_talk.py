@@ -486,3 +486,12 @@ def test_image_transport_takes_one_topic_only(robot: Robot, checkpoint: Path) ->
     compressed = robot.node.create_publisher(CompressedImage, "image/compressed", 1)
     robot.until(compressed.get_subscription_count)
     assert not robot.node.count_subscribers("image")
+
+
+def test_the_voice_in_another_type_of_message(robot: Robot, checkpoint: Path) -> None:
+    robot.start("talk", model=checkpoint, audio_out_type="std_msgs/msg/Float32MultiArray")
+    voice = robot.collect(Float32MultiArray, "audio_out")
+    assert robot.change_state("configure", "activate")
+    robot.until(lambda: any(any(message.data) for message in voice))
+    assert {len(message.data) for message in voice} == {1920}
+    assert max(abs(sample) for message in voice for sample in message.data) <= 1
