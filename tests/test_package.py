@@ -24,7 +24,7 @@ OWN_TORCH = {"torch", "triton", "moshi"}  # the user installs these (triton come
 OWN_CHOICE = {"onnxruntime", "kyuteye"}  # nor these: one of two variants; the reference, to compare with
 WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
-DATA_FLOWS = {  # which part may use which, and what that one uses: one way only. Every part may use errors
+DATA_FLOWS = {  # which part may use which, and what that one uses: one way only. Every part may use errors, and every command arguments
     "nodes": {"engine", "msg", "simulation"},
     "engine": {"conversation", "transcript"},
     "chat": {"conversation", "transcript"},
@@ -65,7 +65,7 @@ def parts_used(path: Path) -> set[str]:
 
 def usable(part: str) -> set[str]:
     """What a part may use, and itself."""
-    return {part, "errors"}.union(*(usable(used) for used in DATA_FLOWS.get(part, ())))
+    return {part, "errors", "arguments"}.union(*(usable(used) for used in DATA_FLOWS.get(part, ())))
 
 
 def without(modules: set[str], code: str) -> subprocess.CompletedProcess[str]:

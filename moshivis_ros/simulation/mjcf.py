@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes.util
 import math
 import os
+from contextlib import suppress
 from typing import Any
 
 from moshivis_ros.errors import MissingDependencyError
@@ -18,6 +19,9 @@ def load_mujoco() -> Any:
     """The module. Raises MissingDependencyError. Chooses an OpenGL without a screen where none is chosen."""
     if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
         os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
+    # Software OpenGL and Triton each bring an LLVM. Triton's must be loaded first, or it ends the process when it is.
+    with suppress(ImportError):
+        import triton  # noqa: F401
     try:
         import mujoco
     except ImportError as error:
