@@ -41,7 +41,7 @@ setup(
             "pytest>=7",
             "ruff==0.17.6",
             "soundfile",
-            "triton>=3.3; sys_platform == 'linux'",  # a torch for GPUs brings its own
+            "triton>=3.3,<3.8; sys_platform == 'linux'",  # a torch for GPUs brings its own
             "types-PyYAML",
         ],
         # A whole ROS 2 (Kilted) as wheels, and what builds the messages: what `make` uses where no ROS is installed.

@@ -24,10 +24,14 @@ OWN_TORCH = {"torch", "triton", "moshi"}  # the user installs these (triton come
 OWN_CHOICE = {"onnxruntime", "kyuteye"}  # nor these: one of two variants; the reference, to compare with
 WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
-DATA_FLOWS = {  # which part may use which, and what that one uses: one way only. Every part may use errors, and every command arguments
-    "nodes": {"engine", "msg", "simulation"},
+# Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
+DATA_FLOWS = {
+    "nodes": {"engine", "msg", "outputs", "simulation"},
+    "arguments": {"model"},
+    "audio": {"outputs"},
+    "kept": {"audio", "outputs", "transcript"},
     "engine": {"conversation", "transcript"},
-    "chat": {"conversation", "transcript"},
+    "chat": {"conversation", "kept", "outputs", "transcript"},
     "bench": {"conversation"},
     "verify": {"model"},
     "transcript": {"conversation"},

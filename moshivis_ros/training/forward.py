@@ -92,7 +92,7 @@ def _layer(
     sight: Sight | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     attention = layer.self_attn
-    qkv = attention.in_proj(layer.norm1(x)).unflatten(-1, (3, attention.num_heads, -1))
+    qkv = attention.in_proj(layer.norm1(x)).unflatten(-1, (3, shared.num_heads, -1))
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, H, T, D]
     q, k = rotate(q, *angles), rotate(k, *angles)
     y, _ = _attend(q, k, v, window)
@@ -131,7 +131,7 @@ def audio_logits(model: MoshiVis, hidden: Tensor, text: Tensor, audio: Tensor) -
     x = torch.stack(inputs)  # [dep_q, M, d]
     for layer in model.depformer.layers:
         attention = layer.self_attn
-        qkv = _each(attention.in_proj, layer.norm1(x)).unflatten(-1, (3, attention.num_heads, -1))
+        qkv = _each(attention.in_proj, layer.norm1(x)).unflatten(-1, (3, model.config.depformer_num_heads, -1))
         q, k, v = qkv.permute(2, 1, 3, 0, 4)  # [M, H, dep_q, D]
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True).permute(2, 0, 1, 3).flatten(2)
         x = x + _each(attention.out_proj, y)
