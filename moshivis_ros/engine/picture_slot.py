@@ -15,7 +15,7 @@ _HEAD = struct.Struct(
 
 
 class PictureSlot:
-    """put() replaces what is there, take() empties it. Both copy, and neither waits for more than the other's
+    """put() replaces what is there, take() empties it, newest() leaves it. All copy, and none waits for more than another's
     copy.
 
     The memory has no name: it goes when the last process that has it goes, however that happens. `descriptor`
@@ -38,14 +38,22 @@ class PictureSlot:
             if size > len(self._memory):
                 os.truncate(self.descriptor, size)
                 self._memory = mmap.mmap(self.descriptor, 0)
-            self._memory[: _HEAD.size] = _HEAD.pack(len(head), data.nbytes)
+            self._memory[: _HEAD.size] = _HEAD.pack(0, 0)  # a process that dies here leaves no mixture of two
             self._memory[_HEAD.size : _HEAD.size + len(head)] = head
             self._memory[_HEAD.size + len(head) : size] = data
+            self._memory[: _HEAD.size] = _HEAD.pack(len(head), data.nbytes)
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def take(self) -> tuple[dict[str, Any], bytearray] | None:
         """The fields and the bytes of the newest picture, or None if there is none since the last take()."""
+        return self._read(leave=False)
+
+    def newest(self) -> tuple[dict[str, Any], bytearray] | None:
+        """As take(), but the picture stays."""
+        return self._read(leave=True)
+
+    def _read(self, leave: bool) -> tuple[dict[str, Any], bytearray] | None:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
             head, size = _HEAD.unpack(self._memory[: _HEAD.size])
@@ -56,7 +64,8 @@ class PictureSlot:
                 self._memory = mmap.mmap(self.descriptor, 0)
             fields = pickle.loads(self._memory[_HEAD.size : start])
             data = bytearray(memoryview(self._memory)[start : start + size])
-            self._memory[: _HEAD.size] = _HEAD.pack(0, 0)
+            if not leave:
+                self._memory[: _HEAD.size] = _HEAD.pack(0, 0)
             return fields, data
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)

@@ -110,7 +110,7 @@ class EngineProcess:
             # all wait whenever another program, such as the camera's driver, has taken the core of one.
             torch.set_num_threads(1)
         device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
-        if (seen := self._seen.take()) is not None:
+        if (seen := self._seen.newest()) is not None:
             self._see_again(conversation, *seen)
         seconds, config = time.monotonic() - start, conversation.config
         quantized = settings.quantize or config.quantize or ""
@@ -123,6 +123,7 @@ class EngineProcess:
         self._conversation.reset()
         transcript = Transcript()
         memory = _memory()
+        kept = self._conversation.image_in_cache
         quiet = True
         while self._run == run:
             stamp, sound = self._queue.get(quiet)
@@ -134,6 +135,8 @@ class EngineProcess:
             frame = self._conversation.step(sound)
             milliseconds = 1000 * (time.perf_counter() - start)
             quiet = not frame.text and float(np.abs(frame.pcm).max()) < QUIET_PEAK
+            if kept is not (kept := self._conversation.image_in_cache):
+                self._keep(kept)  # before the node tells of it
             if frame.index % MEMORY_EVERY == 0:
                 memory = _memory()
             spoken = Spoken(
@@ -155,13 +158,10 @@ class EngineProcess:
 
     def _look(self) -> None:
         """Decode the newest picture, at most one a frame, and show it to the conversation."""
-        kept = 0  # refreshes
         while True:
             self._stepped.wait()
             self._stepped.clear()
             run = self._run
-            if kept < (kept := self._conversation.image_status.refreshes):
-                self._keep(self._conversation.image_in_cache)
             if (entry := self._slot.take()) is None:
                 continue
             fields, data = entry
@@ -179,14 +179,13 @@ class EngineProcess:
 
     def _keep(self, picture: Picture | None) -> None:
         if picture is not None:
-            fields = {"shape": picture.image.shape, "stamp": picture.stamp}
-            self._seen.put(fields, memoryview(picture.image.tobytes()))
+            image = np.ascontiguousarray(picture.image)
+            self._seen.put({"shape": image.shape, "stamp": picture.stamp}, memoryview(image).cast("B"))
 
     def _see_again(self, conversation: Any, fields: dict[str, Any], data: bytearray) -> None:
         """What the process before this one saw."""
         picture = np.frombuffer(data, np.uint8).reshape(fields["shape"])
         conversation.see(picture, wait=True, stamp=fields["stamp"])
-        self._keep(conversation.image_in_cache)
 
     def _obey(self) -> None:
         """Commands of the node: each is a method of this class by its name."""

@@ -109,7 +109,7 @@ def test_the_newest_picture_wins() -> None:
     assert slot.take() is None
     for n in range(3):
         slot.put({"stamp": n}, memoryview(bytes([n]) * 1000))
-    assert slot.take() == ({"stamp": 2}, bytearray([2]) * 1000)
+    assert slot.newest() == slot.take() == ({"stamp": 2}, bytearray([2]) * 1000)
     assert slot.take() is None
     slot.put({"stamp": 3}, memoryview(b""))  # an empty picture is one, too: it will be refused by name
     assert slot.take() == ({"stamp": 3}, bytearray())

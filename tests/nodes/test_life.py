@@ -17,8 +17,9 @@ from lifecycle_msgs.srv import ChangeState
 from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
 from rclpy.parameter import Parameter
 from robot import Robot
+from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
-from test_talk import LATCHED, diagnosed, newest_status, photo, shown
+from test_talk import LATCHED, diagnosed, newest_status, photo
 
 from moshivis_ros.nodes.spin import parts
 from moshivis_ros.nodes.talk import Talk
@@ -89,20 +90,27 @@ def test_an_engine_that_dies_is_started_again_and_has_its_picture(robot: Robot, 
     assert robot.change_state("configure", "activate")
     heard = robot.collect(Audio, "audio_out")
     gates = robot.collect(Gate, "gate")
-    seen = shown(robot, photo())
     statuses = robot.collect(ImageCacheStatus, "image_cache", LATCHED)
+    camera = robot.publisher(Image, "image", 1)
+
+    def requested() -> bool:
+        camera.publish(photo())
+        return robot.call(Trigger, "talk/refresh_image").success
+
+    robot.until(requested)  # once only: one picture will be seen
+    seen = robot.until(lambda: next((status for status in statuses if status.has_image), None))
     for deaths in (1, 2):
         robot.until(lambda: gates)
         (engine,) = robot.processes[0].children
         os.kill(engine, signal.SIGKILL)
         robot.until(lambda deaths=deaths: robot.processes[0].log.count("it is being started again") == deaths)
         assert robot.state == "active"
-        heard.clear()
-        gates.clear()
-        robot.until(lambda: heard and gates)
+        for messages in (heard, gates, statuses):
+            messages.clear()
+        robot.until(lambda: heard and gates and statuses)
         assert gates[0].frame == 0  # a new conversation
-        robot.until(lambda: statuses[-1].has_image and statuses[-1].refreshes == 1)
-        assert statuses[-1].header == seen.header  # about the same picture
+        assert statuses[0].has_image and statuses[0].refreshes == 1
+        assert statuses[0].header == seen.header  # about the same picture
     (engine,) = robot.processes[0].children
     os.kill(engine, signal.SIGKILL)  # once too often
     robot.until(lambda: robot.state == "unconfigured")
