@@ -180,7 +180,7 @@ class EngineProcess:
     def _keep(self, picture: Picture | None) -> None:
         if picture is not None:
             image = np.ascontiguousarray(picture.image)
-            self._seen.put({"shape": image.shape, "stamp": picture.stamp}, memoryview(image).cast("B"))
+            self._seen.put({"shape": image.shape, "stamp": picture.stamp}, image.data.cast("B"))
 
     def _see_again(self, conversation: Any, fields: dict[str, Any], data: bytearray) -> None:
         """What the process before this one saw."""
