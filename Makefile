@@ -14,7 +14,7 @@ configs := moshivis_ros/training/configs
 trained := build/builtin
 sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shell find msg moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help talk test soak build lint builtin clean
+.PHONY: help talk test soak docs build lint builtin clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -35,6 +35,9 @@ soak: .venv/built  ## a conversation of MINUTES beside LOAD other programs: late
 lint: .venv/built  ## ruff and mypy
 	@$(run) ruff check .
 	@$(run) mypy
+
+docs: .venv/built  ## the pages of docs/ as a site in build/site
+	@$(run) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 build: .venv/built  ## set up .venv and build the package into it
 

@@ -37,6 +37,7 @@ setup(
             "gguf>=0.10",
             "hypothesis",
             "matplotlib>=3.5",
+            "mkdocs-material>=9.5,<10",
             "mypy==2.4.1",
             "pytest>=7",
             "pytest-xdist",
