@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,12 +29,14 @@ from moshivis_ros.errors import AudioError, ConfigError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.device import find_device
+from moshivis_ros.model.fit import Choice, choose
 from moshivis_ros.model.image_encoder import check_image, preprocess
 from moshivis_ros.model.lm import MoshiVis, reported_gate
 from moshivis_ros.model.onnx_encoder import OnnxImageEncoder
-from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.options import Options
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.vision.gate import GateNormaliser
 from moshivis_ros.vision.image_cache import Picture
 from moshivis_ros.vision.refresh_policy import Settings
@@ -69,6 +71,8 @@ class Conversation:
     """One full-duplex conversation. ``step`` belongs to one thread; everything else may be called from
     any.
     """
+
+    choice = Choice(None, None)  # the form that load() chose
 
     def __init__(
         self,
@@ -114,52 +118,36 @@ class Conversation:
 
     @classmethod
     def load(
-        cls,
-        name_or_folder: str | Path,
-        *,
-        device: str | torch.device = "auto",
-        dtype: torch.dtype | None = None,
-        revision: str | None = None,
-        sampling: Sampling | None = None,
-        seed: int | None = None,
-        refresh: Settings | None = None,
-        image_size: int | None = None,
-        quantize: str | None = None,
-        kv_cache: str | None = None,
-        image_encoder: str = "torch",
+        cls, name_or_folder: str | Path, options: Options | None = None, **single: Any
     ) -> Conversation:
         """Load a checkpoint: a folder, a Hugging Face repo id, which is downloaded once, or a file of either.
 
-        device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
-        given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
-        quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py). kv_cache: int8 for an
-        attention window of half the size. image_encoder: torch, or onnx for the file that ``moshivis
-        export-image-encoder`` wrote.
-        Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
+        ``options``, or ``single`` ones of them by their names (``device="cuda", seed=3``): see options.Options. What
+        ``auto`` decided is in ``choice``. Raises CheckpointError, ConfigError or MissingDependencyError, each saying what
+        to do.
         """
-        device = find_device(device)
-        if seed is not None and not 0 <= seed < 2**31:
-            raise ConfigError(f"seed must be from 0 to {2**31 - 1}, not {seed}")
-        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        path = resolve(name_or_folder, revision, device, kv_cache)
-        model = load_model(path, device, dtype, quantize, kv_cache)
+        options = replace(options or Options(), **single)
+        device = find_device(options.device)
+        default = "bfloat16" if device.type == "cuda" else "float32"
+        dtype = getattr(torch, default if options.dtype == "auto" else options.dtype)
+        path = resolve(name_or_folder, options.revision, device, options.smallest_window)
+        choice = choose(path, device, dtype, options.quantize, options.kv_cache)
+        model = load_model(path, device, dtype, choice.quantize, choice.kv_cache)
         folder = path if path.is_dir() else path.parent
-        codec = Codec.load(folder, model.config, device)
-        tokenizer = Tokenizer.load(folder, model.config)
-        if image_encoder not in ("torch", "onnx"):
-            raise ConfigError(f"image_encoder must be torch or onnx, not {image_encoder!r}")
-        size = image_size or model.config.image_size
-        return cls(
+        size = options.image_size or model.config.image_size
+        conversation = cls(
             model,
-            codec,
-            tokenizer,
-            sampling=sampling,
-            seed=seed,
-            refresh=refresh,
-            image_size=image_size,
-            kv_cache=kv_cache,
-            image_encoder=OnnxImageEncoder(folder, model, size) if image_encoder == "onnx" else None,
+            Codec.load(folder, model.config, device),
+            Tokenizer.load(folder, model.config),
+            sampling=options.sampling,
+            seed=options.seed,
+            refresh=options.refresh,
+            image_size=options.image_size,
+            kv_cache=choice.kv_cache,
+            image_encoder=OnnxImageEncoder(folder, model, size) if options.image_encoder == "onnx" else None,
         )
+        conversation.choice = choice
+        return conversation
 
     @property
     def is_random(self) -> bool:

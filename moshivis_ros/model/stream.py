@@ -17,7 +17,8 @@ from moshivis_ros.model.kernels.state import ImageKV, Position, Window
 from moshivis_ros.model.layers import lay_out_by_columns, rotary, rotary_frequencies
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.recorded import record
-from moshivis_ros.model.sampling import MAX_TOP_K, Sampling, sample
+from moshivis_ros.model.sampling import sample
+from moshivis_ros.sampling import MAX_TOP_K, Sampling
 
 UNGENERATED = -2
 # Image tokens that a step is recorded for: of pictures of 224, 336, 448 and 504 pixels. The step takes the smallest

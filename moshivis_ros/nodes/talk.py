@@ -31,9 +31,9 @@ from moshivis_ros.nodes.interface import declare, values
 from moshivis_ros.nodes.messages import AudioReader
 from moshivis_ros.nodes.spin import spin
 from moshivis_ros.nodes.talk_inputs import Inputs
-from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS, REFRESH, SAMPLING
+from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS
 from moshivis_ros.nodes.talk_outputs import Outputs
-from moshivis_ros.vision.refresh_policy import Settings
+from moshivis_ros.options import Options
 
 __all__ = ["INTERFACES", "PARAMETERS", "Talk", "main"]
 
@@ -159,16 +159,8 @@ class Talk(LifecycleNodeMixin, Node):
     def _settings(self) -> EngineSettings:
         given = values(self, PARAMETERS)
         return EngineSettings(
-            model=given["model"],
-            revision=given["revision"],
-            device=given["device"],
-            dtype="" if given["dtype"] == "auto" else given["dtype"],
-            quantize=given["quantize"],
-            kv_cache=given["kv_cache"],
-            seed=None if given["seed"] < 0 else given["seed"],
-            image_size=given["image_size"] or None,
-            sampling={k: v for k, v in values(self, SAMPLING).items() if v >= 0},
-            refresh=Settings(**{row.name.removeprefix("refresh_"): given[row.name] for row in REFRESH}),
+            given["model"],
+            Options.of(given),
             max_backlog=given["max_backlog"],
             simulated_time=self._simulated,
             restarts=given["restarts"],
@@ -254,6 +246,8 @@ class Talk(LifecycleNodeMixin, Node):
         model = "a RANDOM model: it makes sounds, not sense" if loaded.random else "the model"
         weights = f" with {loaded.quantized} weights" if loaded.quantized else ""
         self.get_logger().info(f"loaded {model}{weights} on {loaded.device} in {loaded.seconds:.1f} s")
+        if loaded.reason:
+            self.get_logger().info(loaded.reason)
         if again and self._active and self._engine is not None:
             self._engine.start(self.get_clock().now().nanoseconds)
         if again:

@@ -461,8 +461,8 @@ def test_interrupted_while_loading(robot: Robot, checkpoint: Path) -> None:
     [
         ("max_backlog", 0, "max_backlog"),
         ("image_transport", "pigeon", "both, raw, compressed"),
-        ("quantize", "int2", 'must be one of "", int8, int4'),
-        ("kv_cache", "int4", 'must be one of "", int8'),
+        ("quantize", "int2", 'must be one of auto, none, int8, int4'),
+        ("kv_cache", "int4", 'must be one of auto, none, int8'),
         ("seed", "x", "seed"),
     ],
 )
