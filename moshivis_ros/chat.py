@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import threading
 import time
@@ -130,6 +131,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--dtype", choices=("bfloat16", "float32"), help="(bfloat16 on a GPU, float32 on a CPU)"
     )
+    model.add_argument(
+        "--renew-after",
+        type=arguments.number(0, 86400),
+        default=0.0,
+        metavar="S",
+        help="seconds of talk after which, at a pause, the context begins anew with its end; 0: never (%(default)s)",
+    )
+    model.add_argument(
+        "--renew-keep",
+        type=arguments.number(0.3, 3600),
+        default=10.0,
+        metavar="S",
+        help="seconds of it that are carried over (%(default)s)",
+    )
     model.add_argument("--seed", type=arguments.seed, help="the same seed says the same thing again")
     for name, (kind, meaning) in SAMPLING.items():
         model.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
@@ -139,6 +154,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs one conversation. Everything that can be wrong with the files is found before the model is loaded."""
     from moshivis_ros.vision import sources  # here, so that --help is quick
 
+    logging.basicConfig(format="moshivis: %(message)s")
+    logging.getLogger("moshivis_ros").setLevel(logging.INFO)
     recording = files.Recording(args.audio) if args.audio else None
     photo = sources.photo(args.image) if args.image else None
     video = sources.pictures(args.video, args.slide_seconds) if args.video else iter(())
@@ -294,4 +311,6 @@ def _load(args: argparse.Namespace) -> Conversation:
         sampling=Sampling(**sampling),
         seed=args.seed,
         refresh=Settings(policy=args.refresh_policy, interval=args.refresh_interval),
+        renew_after=args.renew_after,
+        renew_keep=args.renew_keep,
     )

@@ -25,7 +25,8 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 import torch
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
-from moshivis_ros.errors import AudioError, ConfigError
+from moshivis_ros.audio.framing import check_frame
+from moshivis_ros.errors import ConfigError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.device import find_device
@@ -35,6 +36,7 @@ from moshivis_ros.model.onnx_encoder import OnnxImageEncoder
 from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.renewal import Renewal
 from moshivis_ros.vision.gate import GateNormaliser
 from moshivis_ros.vision.image_cache import Picture
 from moshivis_ros.vision.refresh_policy import Settings
@@ -82,6 +84,8 @@ class Conversation:
         image_size: int | None = None,
         kv_cache: str | None = None,
         image_encoder: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+        renew_after: float = 0.0,
+        renew_keep: float = 10.0,
     ) -> None:
         self.config = model.config
         self._model = model
@@ -95,7 +99,8 @@ class Conversation:
                 f"image_size {image_size} is smaller than one patch ({self.config.siglip.patch_size})"
             )
         room = self.config.image_tokens(self._image_size)
-        self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache)
+        self.renewal = Renewal(renew_after, renew_keep, self.config.context)
+        self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache, keep=self.renewal.keep)
         if seed is None:
             seed = int(torch.seed() % 2**31)
         self._stream.set_sampling(sampling or Sampling(), seed)
@@ -127,6 +132,8 @@ class Conversation:
         quantize: str | None = None,
         kv_cache: str | None = None,
         image_encoder: str = "torch",
+        renew_after: float = 0.0,
+        renew_keep: float = 10.0,
     ) -> Conversation:
         """Load a checkpoint: a folder, a Hugging Face repo id, which is downloaded once, or a file of either.
 
@@ -134,7 +141,8 @@ class Conversation:
         given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
         quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py). kv_cache: int8 for an
         attention window of half the size. image_encoder: torch, or onnx for the file that ``moshivis
-        export-image-encoder`` wrote.
+        export-image-encoder`` wrote. renew_after: seconds of context after which, at the next pause of both speakers, it
+        begins anew with its last renew_keep seconds (or as many as the attention window holds); 0: never.
         Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
         """
         device = find_device(device)
@@ -159,6 +167,8 @@ class Conversation:
             image_size=image_size,
             kv_cache=kv_cache,
             image_encoder=OnnxImageEncoder(folder, model, size) if image_encoder == "onnx" else None,
+            renew_after=renew_after,
+            renew_keep=renew_keep,
         )
 
     @property
@@ -253,7 +263,7 @@ class Conversation:
 
         Raises AudioError for another shape or type and for samples that are not finite.
         """
-        _check_pcm(pcm)
+        check_frame(pcm)
         with self._lock, self._on_device():
             self._view.swap(self._stream.set_image)
             with torch.no_grad():
@@ -268,12 +278,8 @@ class Conversation:
                 parts = (out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float(), answer.float())
                 host = torch.cat(parts).cpu().numpy()
         layers = self.config.num_layers
-        gates, gate, token, samples = (
-            host[:layers],
-            float(host[layers]),
-            int(host[layers + 1]),
-            host[layers + 2 :],
-        )
+        gates, gate, token = host[:layers], float(host[layers]), int(host[layers + 1])
+        samples = host[layers + 2 :]
         text = self._text.push(token) if self._stream.warm else None
         self._silent_frames = 0 if text else self._silent_frames + 1
         gates_of_text, gate_of_text, normalised_of_text = self._previous_gate
@@ -287,6 +293,9 @@ class Conversation:
             speaking=self._silent_frames < PAUSE_FRAMES,
             phrase_end=pause or (text or "").endswith(SENTENCE_END),
         )
+        with self._lock, self._on_device():  # after the answer: a GPU does it while that is played
+            if self.renewal.due(self._index, self._stream.steps, self._silent_frames, pcm, samples):
+                self._stream.renew()
         frame = Frame(
             self._index, samples, text, gate_of_text, gates_of_text, normalised_of_text, self._view.status
         )
@@ -310,6 +319,7 @@ class Conversation:
         self._text = self._tokenizer.decoder()
         self._index = 0
         self._silent_frames = PAUSE_FRAMES
+        self.renewal.begin()
         self._previous_gate = (np.zeros(self.config.num_layers, np.float32), 0.0, 0.0)
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
         self._view.restart()
@@ -337,11 +347,3 @@ class Conversation:
             for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
                 tensor.record_stream(torch.cuda.default_stream(self._device))
         return kv
-
-
-def _check_pcm(pcm: NDArray[np.float32]) -> None:
-    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.shape != (FRAME_SIZE,):
-        what = f"{pcm.dtype} {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
-        raise AudioError(f"a frame is a numpy float32 array [{FRAME_SIZE}] (80 ms, 24 kHz, mono), not {what}")
-    if not np.isfinite(pcm).all():
-        raise AudioError("the frame holds NaN or infinite samples: replace them by 0 before step()")

@@ -24,6 +24,8 @@ class EngineSettings:
     revision: str = ""
     seed: int | None = None
     image_size: int | None = None
+    renew_after: float = 0.0
+    renew_keep: float = 10.0
     sampling: dict[str, Any] = field(default_factory=dict)
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
     max_backlog: int = 6
@@ -82,6 +84,7 @@ class Spoken:
     text: list[Piece | Utterance]
     sight: Sight
     milliseconds: float  # that the step took
+    renewals: int  # of the context, since loading
     counts: dict[str, int]  # since loading: what went wrong, by name
     memory: dict[str, float]  # MB, by kind
 

@@ -102,6 +102,8 @@ class EngineProcess:
                 seed=settings.seed,
                 refresh=settings.refresh,
                 image_size=settings.image_size,
+                renew_after=settings.renew_after,
+                renew_keep=settings.renew_keep,
             )
         except torch.OutOfMemoryError as error:
             raise MoshiVisError(f"{settings.model} does not fit the memory of the GPU: {error}") from error
@@ -150,6 +152,7 @@ class EngineProcess:
                 text=transcript.add(frame),
                 sight=_sight(frame.image),
                 milliseconds=milliseconds,
+                renewals=self._conversation.renewal.count,
                 counts={**self._queue.counts, "pictures refused": self._pictures_refused},
                 memory=memory,
             )

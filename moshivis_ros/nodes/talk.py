@@ -167,6 +167,8 @@ class Talk(LifecycleNodeMixin, Node):
             kv_cache=given["kv_cache"],
             seed=None if given["seed"] < 0 else given["seed"],
             image_size=given["image_size"] or None,
+            renew_after=given["renew_after"],
+            renew_keep=given["renew_keep"],
             sampling={k: v for k, v in values(self, SAMPLING).items() if v >= 0},
             refresh=Settings(**{row.name.removeprefix("refresh_"): given[row.name] for row in REFRESH}),
             max_backlog=given["max_backlog"],
@@ -245,6 +247,8 @@ class Talk(LifecycleNodeMixin, Node):
                 threading.Thread(target=self._on_engine_ended).start()
 
     def _on_spoken(self, spoken: Spoken) -> None:
+        if spoken.renewals > self._health.renewals:
+            self.get_logger().info("the context begins anew in this pause, with its end; the conversation goes on")
         self._health.add(spoken)
         if self._outputs is not None:
             self._outputs.publish(spoken, self._inputs.frame_id if self._inputs else "")

@@ -66,6 +66,19 @@ PARAMETERS = [
     ),
     Parameter("seed", -1, "same seed and input, same conversation; -1: always another", (-1, 2**31 - 1)),
     Parameter("image_size", 0, "pixels of the square that pictures become; 0: the checkpoint's", (0, 2048)),
+    Parameter(
+        "renew_after",
+        0.0,
+        "seconds of talk after which, at the next pause of both speakers, the context begins anew with its end, because "
+        "long ones may get worse; 0: never",
+        (0.0, 86400.0),
+    ),
+    Parameter(
+        "renew_keep",
+        10.0,
+        "seconds of it that are carried over, as many as the attention window holds; less than renew_after",
+        (0.3, 3600.0),
+    ),
     *SAMPLING,
     *REFRESH,
     *sound_parameters("audio_in"),

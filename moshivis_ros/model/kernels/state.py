@@ -34,7 +34,8 @@ class Window(NamedTuple):
 
     def first(self, frames: int) -> Window:
         """The room of that many frames only, of all layers."""
-        return Window(*(None if part is None else part[..., :frames, :] for part in self))
+        scales = None if self.scales is None else self.scales[..., :frames, :]
+        return Window(self.kv[..., :frames, :], scales)
 
     def put(self, slot: Tensor, kv: Tensor) -> tuple[Tensor, Tensor]:
         """Write one frame's ``kv`` [B, 2, H, 1, D]; returns all keys and all values, [B, H, context, D] each.
