@@ -11,9 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,8 +23,8 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 import torch
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
-from moshivis_ros.audio.framing import check_frame
 from moshivis_ros.errors import ConfigError
+from moshivis_ros.frame import Frame, check_pcm
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.device import find_device
@@ -42,29 +40,11 @@ from moshivis_ros.vision.image_cache import Picture
 from moshivis_ros.vision.refresh_policy import Settings
 from moshivis_ros.vision.view import ImageStatus, View
 
+__all__ = ["Conversation", "Frame"]
+
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
 SENTENCE_END = (".", "!", "?", "…")
 PAUSE_FRAMES = 8  # frames (0.64 s) without text after which the model counts as silent
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """80 ms of the model's answer. Sound, text and gate in one frame belong together.
-
-    index: number of the input frame it answers, from 0. Frame 0 is silence with text None.
-    pcm: float32 [1920], 24 kHz, -1..1. text: a piece of the transcript with its leading space, or None.
-    gate: mean over channels and the last 10 layers, 0..1, 0 without a picture; gate_per_layer: float32
-    [layers]. gate_normalised: 0 (the model looks away) .. 1 (it looks).
-    image: the state of the image cache after this frame.
-    """
-
-    index: int
-    pcm: NDArray[np.float32]
-    text: str | None
-    gate: float
-    gate_per_layer: NDArray[np.float32]
-    gate_normalised: float
-    image: ImageStatus
 
 
 class Conversation:
@@ -253,9 +233,7 @@ class Conversation:
     def __enter__(self) -> Conversation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def step(self, pcm: NDArray[np.float32]) -> Frame:
@@ -263,7 +241,7 @@ class Conversation:
 
         Raises AudioError for another shape or type and for samples that are not finite.
         """
-        check_frame(pcm)
+        check_pcm(pcm)
         with self._lock, self._on_device():
             self._view.swap(self._stream.set_image)
             with torch.no_grad():
@@ -278,8 +256,8 @@ class Conversation:
                 parts = (out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float(), answer.float())
                 host = torch.cat(parts).cpu().numpy()
         layers = self.config.num_layers
-        gates, gate, token = host[:layers], float(host[layers]), int(host[layers + 1])
-        samples = host[layers + 2 :]
+        gates, gate = host[:layers], float(host[layers])
+        token, samples = int(host[layers + 1]), host[layers + 2 :]
         text = self._text.push(token) if self._stream.warm else None
         self._silent_frames = 0 if text else self._silent_frames + 1
         gates_of_text, gate_of_text, normalised_of_text = self._previous_gate

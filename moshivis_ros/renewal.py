@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
-from moshivis_ros.audio.level import Quiet
+from moshivis_ros.audio.quiet import Quiet
 from moshivis_ros.errors import ConfigError
 
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
@@ -27,22 +27,26 @@ class Renewal:
         self.count = 0  # renewals since loading
         if after and not SHORTEST <= self.keep < self._after:
             least = SHORTEST * FRAME_SECONDS
-            raise ConfigError(f"renew_keep ({keep} s) must be less than renew_after ({after} s), and {least} s at least")
+            raise ConfigError(
+                f"renew_keep ({keep} s) must be less than renew_after ({after} s), and {least} s at least"
+            )
         self.begin()
 
     def begin(self) -> None:
         """A new conversation."""
         self._heard, self._said = Quiet(), Quiet()
+        self._quiet_frames = 0
 
     def due(self, frame: int, context: int, wordless: int, heard: Float, said: Float) -> bool:
         """After every frame (its number, and the sound of both, float32 [1920]): does the context begin anew now?
 
-        ``context``: frames of it; ``wordless``: frames since the model's last word.
+        ``context``: frames of it; ``wordless``: frames since the model's last word, 0 in the frame of a word.
         """
         if not self._after:
             return False
-        quiet = min(wordless, self._heard.hear(heard), self._said.hear(said))
-        if context < self._after or quiet < PAUSE:
+        both_quiet = self._heard(heard) & self._said(said)
+        self._quiet_frames = self._quiet_frames + 1 if both_quiet and wordless else 0
+        if context < self._after or self._quiet_frames < PAUSE:
             return False
         self.count += 1
         times = (count * FRAME_SECONDS for count in (frame, context, self.keep))

@@ -48,15 +48,6 @@ class Framer:
         return self.push(np.zeros(missing, np.float32))
 
 
-def check_frame(pcm: Float) -> None:
-    """Raise AudioError unless this is a frame for the model."""
-    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.shape != (FRAME_SIZE,):
-        what = f"{pcm.dtype} {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
-        raise AudioError(f"a frame is a numpy float32 array [{FRAME_SIZE}] (80 ms, 24 kHz, mono), not {what}")
-    if not np.isfinite(pcm).all():
-        raise AudioError("the frame holds NaN or infinite samples: replace them by 0 before step()")
-
-
 def silence(seconds: float) -> Iterator[Float]:
     """Blocks of float32 zeros, a second each."""
     size = round(seconds * SAMPLE_RATE)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
-from moshivis_ros.audio.level import Quiet
 
 FRAME = FRAME_SIZE * 1_000_000_000 // SAMPLE_RATE
 SECOND = 1_000_000_000
@@ -40,6 +39,8 @@ JUMP = SECOND  # by which stamps of sound without a gap may be off before they c
 OTHER_CLOCK = 4 * SECOND  # the same where sound is missing, or has only begun
 LONGEST_FILL = 50  # frames of silence for sound that is missing and that nobody waited for
 QUIET_FRAMES = 3  # in a row before one is left out: the stop within a word is no silence
+QUIET_RMS = (1e-3, 2e-2)  # of full scale: always silence; never silence, however loud the room
+QUIET_RATIO = 2.0  # times the quietest of the last seconds
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Pacer:
         self._late_at = now - MEMORY
         self._debt = 0  # frames of silence to leave out
         self._fed = 0  # silences since the newest frame came
-        self._quiet = Quiet()
+        self._levels: deque[float] = deque(maxlen=WINDOW // FRAME)
+        self._quiet_run = 0
         self._silence_at = now + FIRST_PATIENCE
 
     @property
@@ -113,8 +115,7 @@ class Pacer:
         self._note(now, now - self._at)
         self._came, self._known, self._fed = now, True, 0
         stamp = stamp if stamped else self._stamp
-        quiet = self._quiet.hear(samples) >= QUIET_FRAMES
-        self._waiting.append(Waiting(self._at, stamp, samples, quiet, other_clock))
+        self._waiting.append(Waiting(self._at, stamp, samples, self._is_quiet(samples), other_clock))
 
     def take(self, now: int, quiet: bool) -> tuple[int, Float] | None:
         """The frame that is due (stamp, float32 [1920]), or None. `quiet`: the robot is not speaking."""
@@ -173,3 +174,12 @@ class Pacer:
 
     def _shrink(self, now: int, by: int) -> None:
         self._delay = max(self._delay - by, min(self._needed(now), self._delay))
+
+    def _is_quiet(self, samples: Float) -> bool:
+        """This frame and those before it are silence, or the noise of the room."""
+        level = float(np.sqrt(np.mean(np.square(samples))))
+        self._levels.append(level)
+        low, high = QUIET_RMS
+        quiet = level < max(low, min(high, QUIET_RATIO * min(self._levels)))
+        self._quiet_run = self._quiet_run + 1 if quiet else 0
+        return self._quiet_run >= QUIET_FRAMES

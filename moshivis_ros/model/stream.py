@@ -145,14 +145,14 @@ class Stream(nn.Module):
     def renew(self) -> None:
         """Begin the context anew with the last ``keep`` frames: as if the conversation had begun with them.
 
-        They are replayed all at once, in the memory of the window, so that every weight is read once. The picture
-        stays. For one conversation (batch size 1) of at least ``keep`` frames.
+        They are replayed all at once, so that every weight is read once, into the front of the window; what is behind
+        them there is not read any more. The picture stays. For one conversation (batch size 1) of at least ``keep``
+        frames.
         """
         tokens = self.tokens.roll(self.keep - self.steps, 2)
         frame = torch.arange(self.keep, device=tokens.device)
         kept = torch.where(frame <= self.delays[:, None], self.initial[:, None], tokens[0, :, : self.keep])
         tokens[0, :, : self.keep] = kept
-        self.reset()
         self.tokens.copy_(tokens)
         mask = torch.full((self.keep, self.keep), -torch.inf, dtype=self.image_mask.dtype, device=tokens.device)
         at = Position(frame, frame, mask.triu(1), *rotary(frame[:, None, None, None, None], self.frequencies))
