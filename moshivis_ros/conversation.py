@@ -11,9 +11,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,8 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 import torch
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
-from moshivis_ros.errors import AudioError, ConfigError
+from moshivis_ros.errors import ConfigError
+from moshivis_ros.frame import Frame, check_pcm
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.device import find_device
@@ -36,35 +36,18 @@ from moshivis_ros.model.onnx_encoder import OnnxImageEncoder
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.options import Options
+from moshivis_ros.renewal import Renewal
 from moshivis_ros.sampling import Sampling
 from moshivis_ros.vision.gate import GateNormaliser
 from moshivis_ros.vision.image_cache import Picture
 from moshivis_ros.vision.refresh_policy import Settings
 from moshivis_ros.vision.view import ImageStatus, View
 
+__all__ = ["Conversation", "Frame"]
+
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
 SENTENCE_END = (".", "!", "?", "…")
 PAUSE_FRAMES = 8  # frames (0.64 s) without text after which the model counts as silent
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """80 ms of the model's answer. Sound, text and gate in one frame belong together.
-
-    index: number of the input frame it answers, from 0. Frame 0 is silence with text None.
-    pcm: float32 [1920], 24 kHz, -1..1. text: a piece of the transcript with its leading space, or None.
-    gate: mean over channels and the last 10 layers, 0..1, 0 without a picture; gate_per_layer: float32
-    [layers]. gate_normalised: 0 (the model looks away) .. 1 (it looks).
-    image: the state of the image cache after this frame.
-    """
-
-    index: int
-    pcm: NDArray[np.float32]
-    text: str | None
-    gate: float
-    gate_per_layer: NDArray[np.float32]
-    gate_normalised: float
-    image: ImageStatus
 
 
 class Conversation:
@@ -86,6 +69,8 @@ class Conversation:
         image_size: int | None = None,
         kv_cache: str | None = None,
         image_encoder: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+        renew_after: float = 0.0,
+        renew_keep: float = 10.0,
     ) -> None:
         self.config = model.config
         self._model = model
@@ -99,7 +84,8 @@ class Conversation:
                 f"image_size {image_size} is smaller than one patch ({self.config.siglip.patch_size})"
             )
         room = self.config.image_tokens(self._image_size)
-        self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache)
+        self.renewal = Renewal(renew_after, renew_keep, self.config.context)
+        self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache, keep=self.renewal.keep)
         if seed is None:
             seed = int(torch.seed() % 2**31)
         self._stream.set_sampling(sampling or Sampling(), seed)
@@ -145,6 +131,8 @@ class Conversation:
             image_size=options.image_size,
             kv_cache=choice.kv_cache,
             image_encoder=OnnxImageEncoder(folder, model, size) if options.image_encoder == "onnx" else None,
+            renew_after=options.renew_after,
+            renew_keep=options.renew_keep,
         )
         conversation.choice = choice
         return conversation
@@ -231,9 +219,7 @@ class Conversation:
     def __enter__(self) -> Conversation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def step(self, pcm: NDArray[np.float32]) -> Frame:
@@ -241,7 +227,7 @@ class Conversation:
 
         Raises AudioError for another shape or type and for samples that are not finite.
         """
-        _check_pcm(pcm)
+        check_pcm(pcm)
         with self._lock, self._on_device():
             self._view.swap(self._stream.set_image)
             with torch.no_grad():
@@ -256,12 +242,8 @@ class Conversation:
                 parts = (out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float(), answer.float())
                 host = torch.cat(parts).cpu().numpy()
         layers = self.config.num_layers
-        gates, gate, token, samples = (
-            host[:layers],
-            float(host[layers]),
-            int(host[layers + 1]),
-            host[layers + 2 :],
-        )
+        gates, gate = host[:layers], float(host[layers])
+        token, samples = int(host[layers + 1]), host[layers + 2 :]
         text = self._text.push(token) if self._stream.warm else None
         self._silent_frames = 0 if text else self._silent_frames + 1
         gates_of_text, gate_of_text, normalised_of_text = self._previous_gate
@@ -275,6 +257,9 @@ class Conversation:
             speaking=self._silent_frames < PAUSE_FRAMES,
             phrase_end=pause or (text or "").endswith(SENTENCE_END),
         )
+        with self._lock, self._on_device():  # after the answer: a GPU does it while that is played
+            if self.renewal.due(self._index, self._stream.steps, self._silent_frames, pcm, samples):
+                self._stream.renew()
         frame = Frame(
             self._index, samples, text, gate_of_text, gates_of_text, normalised_of_text, self._view.status
         )
@@ -298,6 +283,7 @@ class Conversation:
         self._text = self._tokenizer.decoder()
         self._index = 0
         self._silent_frames = PAUSE_FRAMES
+        self.renewal.begin()
         self._previous_gate = (np.zeros(self.config.num_layers, np.float32), 0.0, 0.0)
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
         self._view.restart()
@@ -325,11 +311,3 @@ class Conversation:
             for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
                 tensor.record_stream(torch.cuda.default_stream(self._device))
         return kv
-
-
-def _check_pcm(pcm: NDArray[np.float32]) -> None:
-    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.shape != (FRAME_SIZE,):
-        what = f"{pcm.dtype} {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
-        raise AudioError(f"a frame is a numpy float32 array [{FRAME_SIZE}] (80 ms, 24 kHz, mono), not {what}")
-    if not np.isfinite(pcm).all():
-        raise AudioError("the frame holds NaN or infinite samples: replace them by 0 before step()")

@@ -37,6 +37,9 @@ class Options:
     image_encoder: torch, or onnx for the file that `moshivis export-image-encoder` wrote.
     image_size: pixels of the square that pictures become.
     seed: same seed and input, same conversation.
+    renew_after: seconds of talk after which, at the next pause of both speakers, the context begins anew with its end,
+        because long ones may get worse; 0: never.
+    renew_keep: seconds of it that are carried over, as many as the attention window holds; less than renew_after.
     """
 
     revision: str | None = _of(None, unset="", otherwise="the newest")
@@ -47,6 +50,8 @@ class Options:
     image_encoder: str = _of("torch", choices=("torch", "onnx"))
     image_size: int | None = _of(None, range=(1, 2048), unset=0, otherwise="the checkpoint's")
     seed: int | None = _of(None, range=(0, 2**31 - 1), unset=-1, otherwise="always another")
+    renew_after: float = _of(0.0, range=(0.0, 86400.0))
+    renew_keep: float = _of(10.0, range=(0.3, 3600.0))
     sampling: Sampling = Sampling()
     refresh: Settings = Settings()
 

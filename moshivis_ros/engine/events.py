@@ -75,6 +75,7 @@ class Spoken:
     text: list[Piece | Utterance]
     sight: Sight
     milliseconds: float  # that the step took
+    renewals: int  # of the context, since loading
     counts: dict[str, int]  # since loading: what went wrong, by name
     memory: dict[str, float]  # MB, by kind
 

@@ -144,6 +144,7 @@ class EngineProcess:
                 text=transcript.add(frame),
                 sight=_sight(frame.image),
                 milliseconds=milliseconds,
+                renewals=self._conversation.renewal.count,
                 counts={**self._queue.counts, "pictures refused": self._pictures_refused},
                 memory=memory,
             )

@@ -38,7 +38,8 @@ class Stream(nn.Module):
     """State of ``batch_size`` conversations that run in step.
 
     ``bucket`` is the number of image tokens that the next step reads: one of ``buckets``, or 0 without a picture.
-    ``kv_cache`` int8 halves the memory of the attention window (see lm.Window).
+    ``kv_cache`` int8 halves the memory of the attention window (see lm.Window). ``keep``: frames that ``renew`` keeps;
+    0: it is never called.
     """
 
     kv: Tensor
@@ -62,6 +63,7 @@ class Stream(nn.Module):
         batch_size: int = 1,
         max_image_tokens: int | None = None,
         kv_cache: str | None = None,
+        keep: int = 0,
     ) -> None:
         super().__init__()
         if kv_cache not in (None, "int8"):
@@ -73,6 +75,7 @@ class Stream(nn.Module):
         self.config = config
         self.steps = 0  # frames since reset, known to the host without asking the device
         self.bucket = 0
+        self.keep = keep
         self.generator = torch.Generator(device)
 
         B, H, D = batch_size, config.num_heads, config.dim // config.num_heads
@@ -92,7 +95,8 @@ class Stream(nn.Module):
         else:
             self.kv_scales = None
         buffer("offset", 1, dtype=torch.int64)
-        buffer("tokens", B, K, config.max_delay + 2, dtype=torch.int64, fill=UNGENERATED)
+        # what was read (one column for the output, or all that is kept), and what is still to be read
+        buffer("tokens", B, K, max(keep, 1) + config.max_delay + 1, dtype=torch.int64, fill=UNGENERATED)
         buffer("image_k", B, H, N, D, dtype=dtype)
         buffer("image_v", B, H, N, D, dtype=dtype)
         buffer("image_mask", 1, N, dtype=dtype)
@@ -138,6 +142,26 @@ class Stream(nn.Module):
         if self.kv_scales is not None:
             self.kv_scales.zero_()
 
+    @torch.no_grad()
+    def renew(self) -> None:
+        """Begin the context anew with the last ``keep`` frames: as if the conversation had begun with them.
+
+        They are replayed all at once, so that every weight is read once, into the front of the window; what is behind
+        them there is not read any more. The picture stays. For one conversation (batch size 1) of at least ``keep``
+        frames.
+        """
+        tokens = self.tokens.roll(self.keep - self.steps, 2)
+        frame = torch.arange(self.keep, device=tokens.device)
+        kept = torch.where(frame <= self.delays[:, None], self.initial[:, None], tokens[0, :, : self.keep])
+        tokens[0, :, : self.keep] = kept
+        self.tokens.copy_(tokens)
+        mask = torch.full((self.keep, self.keep), -torch.inf, dtype=self.image_mask.dtype, device=tokens.device)
+        at = Position(frame, frame, mask.triu(1), *rotary(frame[:, None, None, None, None], self.frequencies))
+        window = Window(self.kv, self.kv_scales).first(self.keep)
+        self.model.temporal_step(kept.T, window, at, self._image)
+        self.offset.fill_(self.keep)
+        self.steps = self.keep
+
     def set_image(self, kv: tuple[Tensor, Tensor] | None) -> None:
         """Attend to these keys and values [B, H, N, D] from the next step on; None: to no picture."""
         if kv is None:
@@ -172,6 +196,9 @@ class Stream(nn.Module):
         for bucket in self._steps:
             self.bucket = bucket
             self._steps[bucket] = record(_Step(self, forward), codes, self.generator, pool)
+            if self.keep:  # nothing is left to be prepared in the middle of a conversation
+                self.tokens.zero_()
+                self.renew()
         self.bucket = shown
         self.reset()
 
@@ -221,13 +248,17 @@ class Stream(nn.Module):
         empty = torch.arange(context, device=column.device) > self.offset
         mask = torch.zeros_like(empty, dtype=self.image_mask.dtype).masked_fill(empty, -torch.inf)[None]
         at = Position(self.offset, self.offset % context, mask, *rotary(self.offset, self.frequencies))
-        image = None
-        if self.bucket:
-            k, v = (x.narrow(2, 0, self.bucket) for x in (self.image_k, self.image_v))
-            image = ImageKV(k, v, self.image_mask.narrow(1, 0, self.bucket))
-        out = self.model.temporal_step(column, Window(self.kv, self.kv_scales), at, image)
+        out = self.model.temporal_step(column, Window(self.kv, self.kv_scales), at, self._image)
         self.offset.add_(1)
         return out
+
+    @property
+    def _image(self) -> ImageKV | None:
+        """What the next step reads of the picture."""
+        if not self.bucket:
+            return None
+        k, v = (x.narrow(2, 0, self.bucket) for x in (self.image_k, self.image_v))
+        return ImageKV(k, v, self.image_mask.narrow(1, 0, self.bucket))
 
     def depformer(self, hidden: Tensor, text: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """The frame's audio tokens [B, dep_q], one after the other; ``choose(codebook, logits)`` picks

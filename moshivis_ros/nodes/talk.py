@@ -237,6 +237,8 @@ class Talk(LifecycleNodeMixin, Node):
                 threading.Thread(target=self._on_engine_ended).start()
 
     def _on_spoken(self, spoken: Spoken) -> None:
+        if spoken.renewals > self._health.renewals:
+            self.get_logger().info("the context begins anew in this pause, with its end; the conversation goes on")
         self._health.add(spoken)
         if self._outputs is not None:
             self._outputs.publish(spoken, self._inputs.frame_id if self._inputs else "")
