@@ -1,6 +1,10 @@
-"""The device that the network runs on."""
+"""The device that the network runs on, and in which order."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 
@@ -26,3 +30,26 @@ def find_device(name: str | torch.device) -> torch.device:
             f"device {str(name)!r} cannot be used ({reason}): give auto, or one of those here: {here}"
         ) from error
     return device
+
+
+STEP, BESIDE = -1, 0  # priorities of streams: of a frame with all its parts, of a picture that is encoded meanwhile
+
+
+@contextmanager
+def computing(device: torch.device, priority: int) -> Iterator[None]:
+    """On a GPU, inside ``with``: this thread computes on the stream of that priority, after what it began before."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = stream_of(device, priority)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+
+
+@lru_cache
+def stream_of(device: torch.device, priority: int) -> torch.cuda.Stream:
+    """One for all: memory of a recording belongs to a stream, and only there is it used again; and kernels keep the
+    priority of the stream that they were recorded on.
+    """
+    return torch.cuda.Stream(device, priority=priority)
