@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ from moshivis_ros.errors import ConfigError
 from moshivis_ros.frame import Frame, check_pcm
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
-from moshivis_ros.model.device import find_device
+from moshivis_ros.model.device import BESIDE, STEP, computing, find_device, stream_of
 from moshivis_ros.model.fit import Choice, choose
 from moshivis_ros.model.image_encoder import check_image, preprocess
 from moshivis_ros.model.lm import MoshiVis, reported_gate
-from moshivis_ros.model.onnx_encoder import OnnxImageEncoder
+from moshivis_ros.model.onnx_encoder import onnx_in_place_of
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.options import Options
@@ -85,20 +84,17 @@ class Conversation:
             )
         room = self.config.image_tokens(self._image_size)
         self.renewal = Renewal(renew_after, renew_keep, self.config.context)
-        self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache, keep=self.renewal.keep)
         if seed is None:
             seed = int(torch.seed() % 2**31)
-        self._stream.set_sampling(sampling or Sampling(), seed)
-        self._encoder_stream = (
-            torch.cuda.Stream(self._device, priority=0) if self._device.type == "cuda" else None
-        )
         self._view = View(self._encode, refresh or Settings())
         self._lock = threading.Lock()  # held while the stream's buffers are in use
         self._clock = 0  # frames since loading: unlike the frame index it never goes back
         self._silent_frames = 0  # since the last text
         self._previous_gate: tuple[NDArray[np.float32], float, float]  # per layer, mean, normalised
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
-        with self._on_device():
+        with computing(self._device, STEP):
+            self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache, keep=self.renewal.keep)
+            self._stream.set_sampling(sampling or Sampling(), seed)
             self._start()
             self._warm_up()
 
@@ -130,7 +126,7 @@ class Conversation:
             refresh=options.refresh,
             image_size=options.image_size,
             kv_cache=choice.kv_cache,
-            image_encoder=OnnxImageEncoder(folder, model, size) if options.image_encoder == "onnx" else None,
+            image_encoder=onnx_in_place_of(model, folder, size) if options.image_encoder == "onnx" else None,
             renew_after=options.renew_after,
             renew_keep=options.renew_keep,
         )
@@ -204,12 +200,12 @@ class Conversation:
     def settle(self) -> None:
         """Block until no picture is on its way any more; what was, is in the cache."""
         self._view.wait()
-        with self._lock:
+        with self._lock, computing(self._device, STEP):
             self._view.swap(self._stream.set_image)
 
     def reset(self) -> None:
         """Start a new conversation. The picture stays; camera frames from before will not be looked at."""
-        with self._lock:
+        with self._lock, computing(self._device, STEP):
             self._start()
 
     def close(self) -> None:
@@ -228,19 +224,20 @@ class Conversation:
         Raises AudioError for another shape or type and for samples that are not finite.
         """
         check_pcm(pcm)
-        with self._lock, self._on_device():
+        with self._lock, computing(self._device, STEP):
             self._view.swap(self._stream.set_image)
             with torch.no_grad():
                 sound = torch.from_numpy(pcm).to(self._device)[None, None]
                 out = self._stream.step(self._codec.encode(sound))
+                # Before the next recording runs: these tensors are its memory too.
+                told = torch.cat((out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float()))
                 answer = (
                     self._codec.decode(out.tokens[:, 1:])[0, 0]
                     if self._stream.warm
                     else torch.zeros_like(sound[0, 0])
                 )
                 # One copy to the host for everything: gates, the reported gate, the text token, the sound.
-                parts = (out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float(), answer.float())
-                host = torch.cat(parts).cpu().numpy()
+                host = torch.cat((told, answer.float())).cpu().numpy()
         layers = self.config.num_layers
         gates, gate = host[:layers], float(host[layers])
         token, samples = int(host[layers + 1]), host[layers + 2 :]
@@ -257,7 +254,7 @@ class Conversation:
             speaking=self._silent_frames < PAUSE_FRAMES,
             phrase_end=pause or (text or "").endswith(SENTENCE_END),
         )
-        with self._lock, self._on_device():  # after the answer: a GPU does it while that is played
+        with self._lock, computing(self._device, STEP):  # after the answer: a GPU does it while that is played
             if self.renewal.due(self._index, self._stream.steps, self._silent_frames, pcm, samples):
                 self._stream.renew()
         frame = Frame(
@@ -271,10 +268,6 @@ class Conversation:
     def _time(self) -> float:
         """Stream time in seconds; offline it runs as fast as the frames do."""
         return self._clock * FRAME_SECONDS
-
-    def _on_device(self) -> AbstractContextManager[Any]:
-        """What the caller's thread computes with: Mimi records, and Triton starts kernels, on the current GPU."""
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
 
     def _start(self) -> None:
         """The state of one conversation, at its beginning."""
@@ -291,7 +284,7 @@ class Conversation:
     def _warm_up(self) -> None:
         """Run every path once, so that the first frames of a conversation are as quick as all others."""
         self._stream.record()
-        self._codec.record()
+        self._codec.record(self._stream.pool)
         size = self._image_size
         self._stream.set_image(self._encode(np.zeros((size, size, 3), np.uint8)))
         for bucket in (*self._stream.buckets, 0):
@@ -304,10 +297,13 @@ class Conversation:
     def _encode(self, image: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-attention keys and values of a picture, computed beside the stream."""
         pixels = preprocess(image, self._image_size)
-        with torch.no_grad(), self._on_device(), torch.cuda.stream(self._encoder_stream):
-            kv = self._image_kv(pixels.to(self._device))
-        if self._encoder_stream is not None:
-            self._encoder_stream.synchronize()
+        if self._device.type != "cuda":
+            with torch.no_grad():
+                return self._image_kv(pixels)
+        with torch.no_grad(), computing(self._device, BESIDE):
+            # From memory that is not paged the GPU takes them by itself, and no thread waits.
+            kv = self._image_kv(pixels.pin_memory().to(self._device, non_blocking=True))
+            torch.cuda.current_stream().synchronize()
             for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
-                tensor.record_stream(torch.cuda.default_stream(self._device))
+                tensor.record_stream(stream_of(self._device, STEP))
         return kv

@@ -7,7 +7,7 @@ outlives it or a host synchronisation, so that it can be recorded once and repla
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from moshivis_ros.errors import ConfigError, ImageError
 from moshivis_ros.model.kernels.state import ImageKV, Position, Window
 from moshivis_ros.model.layers import lay_out_by_columns, rotary, rotary_frequencies
 from moshivis_ros.model.lm import MoshiVis
-from moshivis_ros.model.recorded import record
+from moshivis_ros.model.recorded import new_pool, record
 from moshivis_ros.model.sampling import sample
 from moshivis_ros.sampling import MAX_TOP_K, Sampling
 
@@ -77,6 +77,7 @@ class Stream(nn.Module):
         self.bucket = 0
         self.keep = keep
         self.generator = torch.Generator(device)
+        self.pool: Any = None  # memory of what is recorded for this conversation
 
         B, H, D = batch_size, config.num_heads, config.dim // config.num_heads
         N = max_image_tokens or config.image_tokens()
@@ -191,11 +192,10 @@ class Stream(nn.Module):
             lay_out_by_columns(self.model)
         forward = torch.compile(self.forward, fullgraph=True, dynamic=False) if compile else self.forward
         shown = self.bucket
-        # Steps never run at the same time, so that what they need only while they run may be the same memory.
-        pool = torch.cuda.graph_pool_handle() if codes.is_cuda else None
+        self.pool = new_pool(codes.device)
         for bucket in self._steps:
             self.bucket = bucket
-            self._steps[bucket] = record(_Step(self, forward), codes, self.generator, pool)
+            self._steps[bucket] = record(_Step(self, forward), codes, self.generator, self.pool)
             if self.keep:  # nothing is left to be prepared in the middle of a conversation
                 self.tokens.zero_()
                 self.renew()
