@@ -297,13 +297,13 @@ class Conversation:
     def _encode(self, image: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-attention keys and values of a picture, computed beside the stream."""
         pixels = preprocess(image, self._image_size)
-        if self._device.type != "cuda":
-            with torch.no_grad():
-                return self._image_kv(pixels)
+        on_gpu = self._device.type == "cuda"
         with torch.no_grad(), computing(self._device, BESIDE):
-            # From memory that is not paged the GPU takes them by itself, and no thread waits.
-            kv = self._image_kv(pixels.pin_memory().to(self._device, non_blocking=True))
-            torch.cuda.current_stream().synchronize()
-            for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
-                tensor.record_stream(stream_of(self._device, STEP))
+            if on_gpu:  # from memory that is not paged it takes them by itself, and no thread waits
+                pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+            kv = self._image_kv(pixels)
+            if on_gpu:
+                torch.cuda.current_stream().synchronize()
+                for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
+                    tensor.record_stream(stream_of(self._device, STEP))
         return kv

@@ -23,6 +23,8 @@ WANTED: dict[str, Any] = {
     "image_encoder": "onnx",
     "image_size": 224,
     "seed": 7,
+    "renew_after": 60.0,
+    "renew_keep": 5.0,
     "text_temperature": 0.0,
     "text_top_k": 3,
     "audio_temperature": 0.5,
@@ -32,7 +34,7 @@ WANTED: dict[str, Any] = {
     "refresh_gate_open": 0.3,
 }
 EXPECTED = Options(
-    "v2", "cpu", "bfloat16", "int4", "int8", "onnx", 224, 7, Sampling(0.0, 3, 0.5, 4),
+    "v2", "cpu", "bfloat16", "int4", "int8", "onnx", 224, 7, 60.0, 5.0, Sampling(0.0, 3, 0.5, 4),
     Settings(policy="interval", max_per_minute=9, gate_open=0.3),
 )  # fmt: skip
 
