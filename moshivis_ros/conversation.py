@@ -11,9 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,10 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 import torch
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
-from moshivis_ros.errors import AudioError, ConfigError
+from moshivis_ros.audio.voice import VOICE_COMMAND
+from moshivis_ros.errors import ConfigError
+from moshivis_ros.frame import Frame, check_pcm
+from moshivis_ros.goals import Asking, Goals, Interrupt, Saying
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.device import find_device
@@ -40,29 +41,11 @@ from moshivis_ros.vision.image_cache import Picture
 from moshivis_ros.vision.refresh_policy import Settings
 from moshivis_ros.vision.view import ImageStatus, View
 
+__all__ = ["Asking", "Conversation", "Frame", "Saying"]
+
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
 SENTENCE_END = (".", "!", "?", "…")
 PAUSE_FRAMES = 8  # frames (0.64 s) without text after which the model counts as silent
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """80 ms of the model's answer. Sound, text and gate in one frame belong together.
-
-    index: number of the input frame it answers, from 0. Frame 0 is silence with text None.
-    pcm: float32 [1920], 24 kHz, -1..1. text: a piece of the transcript with its leading space, or None.
-    gate: mean over channels and the last 10 layers, 0..1, 0 without a picture; gate_per_layer: float32
-    [layers]. gate_normalised: 0 (the model looks away) .. 1 (it looks).
-    image: the state of the image cache after this frame.
-    """
-
-    index: int
-    pcm: NDArray[np.float32]
-    text: str | None
-    gate: float
-    gate_per_layer: NDArray[np.float32]
-    gate_normalised: float
-    image: ImageStatus
 
 
 class Conversation:
@@ -81,6 +64,7 @@ class Conversation:
         refresh: Settings | None = None,
         image_size: int | None = None,
         kv_cache: str | None = None,
+        greet: bool = True,
         image_encoder: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> None:
         self.config = model.config
@@ -99,6 +83,7 @@ class Conversation:
         if seed is None:
             seed = int(torch.seed() % 2**31)
         self._stream.set_sampling(sampling or Sampling(), seed)
+        self._goals = Goals(self._stream, tokenizer, greet)
         self._encoder_stream = (
             torch.cuda.Stream(self._device, priority=0) if self._device.type == "cuda" else None
         )
@@ -126,6 +111,7 @@ class Conversation:
         image_size: int | None = None,
         quantize: str | None = None,
         kv_cache: str | None = None,
+        greet: bool = True,
         image_encoder: str = "torch",
     ) -> Conversation:
         """Load a checkpoint: a folder, a Hugging Face repo id, which is downloaded once, or a file of either.
@@ -133,7 +119,7 @@ class Conversation:
         device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
         given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
         quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py). kv_cache: int8 for an
-        attention window of half the size. image_encoder: torch, or onnx for the file that ``moshivis
+        attention window of half the size. greet: False keeps it silent until the user speaks. image_encoder: torch, or onnx for the file that ``moshivis
         export-image-encoder`` wrote.
         Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
         """
@@ -158,6 +144,7 @@ class Conversation:
             refresh=refresh,
             image_size=image_size,
             kv_cache=kv_cache,
+            greet=greet,
             image_encoder=OnnxImageEncoder(folder, model, size) if image_encoder == "onnx" else None,
         )
 
@@ -231,6 +218,24 @@ class Conversation:
         with self._lock:
             self._view.swap(self._stream.set_image)
 
+    def say(self, text: str, interrupt: Interrupt = "wait", uninterruptible: bool = False) -> Saying:
+        """Say these words in the robot's own voice, with the steps that follow; returns at once.
+
+        See Goals.say, and goals.py for who wins. Raises WordsError for words that the model cannot say, and names them.
+        """
+        return self._goals.say(text, interrupt, uninterruptible)
+
+    def ask(self, text: str, alone: bool = False, voice_command: str = VOICE_COMMAND) -> Asking:
+        """Have a text spoken into the robot's ear and collect the answer, with the steps that follow. See Goals.ask."""
+        return self._goals.ask(text, alone, voice_command)
+
+    def tune(self, sampling: Sampling, seed: int | None = None, refresh: Settings | None = None) -> None:
+        """Change while talking how tokens are drawn and, if given, the seed and the refresh policy's settings."""
+        with self._lock:
+            self._stream.set_sampling(sampling, seed)
+        if refresh is not None:
+            self._view.settings = refresh
+
     def reset(self) -> None:
         """Start a new conversation. The picture stays; camera frames from before will not be looked at."""
         with self._lock:
@@ -243,9 +248,7 @@ class Conversation:
     def __enter__(self) -> Conversation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def step(self, pcm: NDArray[np.float32]) -> Frame:
@@ -253,11 +256,12 @@ class Conversation:
 
         Raises AudioError for another shape or type and for samples that are not finite.
         """
-        _check_pcm(pcm)
+        check_pcm(pcm)
         with self._lock, self._on_device():
             self._view.swap(self._stream.set_image)
+            heard, cut = self._goals.hear(pcm)
             with torch.no_grad():
-                sound = torch.from_numpy(pcm).to(self._device)[None, None]
+                sound = torch.from_numpy(heard).to(self._device)[None, None]
                 out = self._stream.step(self._codec.encode(sound))
                 answer = (
                     self._codec.decode(out.tokens[:, 1:])[0, 0]
@@ -268,15 +272,12 @@ class Conversation:
                 parts = (out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float(), answer.float())
                 host = torch.cat(parts).cpu().numpy()
         layers = self.config.num_layers
-        gates, gate, token, samples = (
-            host[:layers],
-            float(host[layers]),
-            int(host[layers + 1]),
-            host[layers + 2 :],
-        )
-        text = self._text.push(token) if self._stream.warm else None
-        self._silent_frames = 0 if text else self._silent_frames + 1
+        gates, gate = host[:layers], float(host[layers])
+        token, samples = int(host[layers + 1]), host[layers + 2 :]
         gates_of_text, gate_of_text, normalised_of_text = self._previous_gate
+        text = self._text.push(token) if self._stream.warm else None
+        text, samples = self._goals.speak(token, text, samples, normalised_of_text, self._view.status)
+        self._silent_frames = 0 if text else self._silent_frames + 1
         self._normaliser, normalised = self._normaliser.update(gate, self._stream.has_image)
         # A text token comes out one step after the gate that was open while it was chosen.
         self._previous_gate = (gates.copy(), gate, normalised)
@@ -288,7 +289,14 @@ class Conversation:
             phrase_end=pause or (text or "").endswith(SENTENCE_END),
         )
         frame = Frame(
-            self._index, samples, text, gate_of_text, gates_of_text, normalised_of_text, self._view.status
+            self._index,
+            samples,
+            text,
+            gate_of_text,
+            gates_of_text,
+            normalised_of_text,
+            self._view.status,
+            cut,
         )
         self._index += 1
         self._clock += 1
@@ -307,6 +315,7 @@ class Conversation:
         """The state of one conversation, at its beginning."""
         self._stream.reset()
         self._codec.reset()
+        self._goals.start()
         self._text = self._tokenizer.decoder()
         self._index = 0
         self._silent_frames = PAUSE_FRAMES
@@ -337,11 +346,3 @@ class Conversation:
             for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
                 tensor.record_stream(torch.cuda.default_stream(self._device))
         return kv
-
-
-def _check_pcm(pcm: NDArray[np.float32]) -> None:
-    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.shape != (FRAME_SIZE,):
-        what = f"{pcm.dtype} {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
-        raise AudioError(f"a frame is a numpy float32 array [{FRAME_SIZE}] (80 ms, 24 kHz, mono), not {what}")
-    if not np.isfinite(pcm).all():
-        raise AudioError("the frame holds NaN or infinite samples: replace them by 0 before step()")
