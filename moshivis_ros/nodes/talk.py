@@ -34,7 +34,7 @@ from moshivis_ros.nodes.talk_goals import Goals
 from moshivis_ros.nodes.talk_inputs import Inputs
 from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS
 from moshivis_ros.nodes.talk_outputs import Outputs
-from moshivis_ros.nodes.talk_settings import LIVE, LiveParameters, settings
+from moshivis_ros.nodes.talk_settings import LiveParameters, changed, settings
 
 __all__ = ["INTERFACES", "PARAMETERS", "Talk", "main"]
 
@@ -58,7 +58,7 @@ class Talk(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=transitions)
         declare(self, PARAMETERS, read_only=False)
         self._live = LiveParameters(self, self._on_changed)
-        self._goals = Goals(self, lambda: self._engine if self._active else None)
+        self._goals = Goals(self, lambda: self._engine if self._active else None, lambda: self._asleep)
         self._simulated = bool(self.get_parameter("use_sim_time").value)
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
@@ -265,10 +265,8 @@ class Talk(LifecycleNodeMixin, Node):
         engine, outputs = self._engine, self._outputs
         if outputs is not None:
             outputs.muted = self.get_parameter("mute").value
-        if engine is not None and (tuned := names & LIVE - {"mute", "voice_command"}):
-            given = settings(values(self, PARAMETERS), self._simulated)
-            changes = {name: getattr(given, name) for name in ("sampling", "refresh", "image_size")}
-            engine.tune(**changes, **({"seed": given.seed} if "seed" in tuned else {}))
+        if engine is not None and (changes := changed(names, values(self, PARAMETERS))):
+            engine.tune(**changes)
 
     @property
     def _now(self) -> int:

@@ -22,10 +22,10 @@ INTERRUPTS = {Say.Goal.WAIT: "wait", Say.Goal.CUT: "cut", Say.Goal.REFUSE: "refu
 
 
 class Goals:
-    """`engine`: the one that talks now, or None. `take` is called by the thread of its events, the rest by the node's."""
+    """`engine`: the one that talks now, or None; `asleep`: it does not talk. `take` is called by the thread of its events, the rest by the node's."""
 
-    def __init__(self, node: Node, engine: Callable[[], Engine | None]) -> None:
-        self._node, self._engine = node, engine
+    def __init__(self, node: Node, engine: Callable[[], Engine | None], asleep: Callable[[], bool]) -> None:
+        self._node, self._engine, self._asleep = node, engine, asleep
         self._changing = threading.Lock()
         self._numbers = 0
         self._open: dict[int, Any] = {}  # handles
@@ -68,8 +68,9 @@ class Goals:
             number = self._numbers
             self._open[number] = handle
         goal, engine = handle.request, self._engine()
-        if engine is None:
-            self.take(Progress(number, done=True, reason="the node was deactivated"))
+        if engine is None or self._asleep():
+            why = "was deactivated" if engine is None else "is asleep"
+            self.take(Progress(number, done=True, reason=f"the node {why}"))
         elif isinstance(goal, Ask.Goal):
             command = self._node.get_parameter("voice_command").value
             engine.ask(number, goal.text, goal.alone, command)

@@ -39,6 +39,15 @@ def settings(given: dict[str, Any], simulated: bool) -> EngineSettings:
     )
 
 
+def changed(names: set[str], given: dict[str, Any]) -> dict[str, Any]:
+    """What the engine is to be told when these parameters have changed, as arguments of its tune()."""
+    if not (names & LIVE - {"mute", "voice_command"}):
+        return {}
+    now = settings(given, False)
+    changes = {"sampling": now.sampling, "refresh": now.refresh, "image_size": now.image_size}
+    return {**changes, "seed": now.seed} if "seed" in names else changes
+
+
 class LiveParameters:
     """Refuses what cannot change now, and says why; tells `changed` (names) when the rest has changed.
 
