@@ -12,7 +12,7 @@ in_venv := VIRTUAL_ENV=$(venv) CMAKE_PREFIX_PATH=$(venv) PATH="$(venv)/bin:$$PAT
 run := AMENT_PREFIX_PATH=$(venv) $(in_venv)
 configs := moshivis_ros/training/configs
 trained := build/builtin
-sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shell find msg moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
+sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shell find msg action moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
 
 .PHONY: help talk test soak docs build lint builtin clean
 

@@ -23,8 +23,10 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 import torch
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
+from moshivis_ros.audio.voice import VOICE_COMMAND
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.frame import Frame, check_pcm
+from moshivis_ros.goals import Asking, Goals, Interrupt, Saying
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.device import BESIDE, STEP, computing, find_device, stream_of
@@ -42,7 +44,7 @@ from moshivis_ros.vision.image_cache import Picture
 from moshivis_ros.vision.refresh_policy import Settings
 from moshivis_ros.vision.view import ImageStatus, View
 
-__all__ = ["Conversation", "Frame"]
+__all__ = ["Asking", "Conversation", "Frame", "Saying"]
 
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
 SENTENCE_END = (".", "!", "?", "…")
@@ -67,6 +69,7 @@ class Conversation:
         refresh: Settings | None = None,
         image_size: int | None = None,
         kv_cache: str | None = None,
+        greet: bool = True,
         image_encoder: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
         renew_after: float = 0.0,
         renew_keep: float = 10.0,
@@ -95,6 +98,7 @@ class Conversation:
         with computing(self._device, STEP):
             self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache, keep=self.renewal.keep)
             self._stream.set_sampling(sampling or Sampling(), seed)
+            self._goals = Goals(self._stream, tokenizer, greet)
             self._start()
             self._warm_up()
 
@@ -129,6 +133,7 @@ class Conversation:
             image_encoder=onnx_in_place_of(model, folder, size) if options.image_encoder == "onnx" else None,
             renew_after=options.renew_after,
             renew_keep=options.renew_keep,
+            greet=options.greet,
         )
         conversation.choice = choice
         return conversation
@@ -203,6 +208,23 @@ class Conversation:
         with self._lock, computing(self._device, STEP):
             self._view.swap(self._stream.set_image)
 
+    def say(self, text: str, interrupt: Interrupt = "wait", uninterruptible: bool = False) -> Saying:
+        """Say these words in the robot's own voice, with the steps that follow; returns at once.
+
+        See Goals.say, and goals.py for who wins. Raises WordsError for words that the model cannot say, and names them.
+        """
+        return self._goals.say(text, interrupt, uninterruptible)
+
+    def ask(self, text: str, alone: bool = False, voice_command: str = VOICE_COMMAND) -> Asking:
+        """Have a text spoken into the robot's ear and collect the answer, with the steps that follow. See Goals.ask."""
+        return self._goals.ask(text, alone, voice_command)
+
+    def tune(self, sampling: Sampling, refresh: Settings, seed: int | None = None) -> None:
+        """Change while talking how tokens are drawn, when it looks and (if given) the seed of what follows."""
+        with self._lock, computing(self._device, STEP):
+            self._stream.set_sampling(sampling, seed)
+        self._view.settings = refresh
+
     def reset(self) -> None:
         """Start a new conversation. The picture stays; camera frames from before will not be looked at."""
         with self._lock, computing(self._device, STEP):
@@ -226,8 +248,9 @@ class Conversation:
         check_pcm(pcm)
         with self._lock, computing(self._device, STEP):
             self._view.swap(self._stream.set_image)
+            heard, cut = self._goals.hear(pcm)
             with torch.no_grad():
-                sound = torch.from_numpy(pcm).to(self._device)[None, None]
+                sound = torch.from_numpy(heard).to(self._device)[None, None]
                 out = self._stream.step(self._codec.encode(sound))
                 # Before the next recording runs: these tensors are its memory too.
                 told = torch.cat((out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float()))
@@ -241,9 +264,10 @@ class Conversation:
         layers = self.config.num_layers
         gates, gate = host[:layers], float(host[layers])
         token, samples = int(host[layers + 1]), host[layers + 2 :]
-        text = self._text.push(token) if self._stream.warm else None
-        self._silent_frames = 0 if text else self._silent_frames + 1
         gates_of_text, gate_of_text, normalised_of_text = self._previous_gate
+        text = self._text.push(token) if self._stream.warm else None
+        text, samples = self._goals.speak(token, text, samples, normalised_of_text, self._view.status)
+        self._silent_frames = 0 if text else self._silent_frames + 1
         self._normaliser, normalised = self._normaliser.update(gate, self._stream.has_image)
         # A text token comes out one step after the gate that was open while it was chosen.
         self._previous_gate = (gates.copy(), gate, normalised)
@@ -258,7 +282,14 @@ class Conversation:
             if self.renewal.due(self._index, self._stream.steps, self._silent_frames, pcm, samples):
                 self._stream.renew()
         frame = Frame(
-            self._index, samples, text, gate_of_text, gates_of_text, normalised_of_text, self._view.status
+            self._index,
+            samples,
+            text,
+            gate_of_text,
+            gates_of_text,
+            normalised_of_text,
+            self._view.status,
+            cut,
         )
         self._index += 1
         self._clock += 1
@@ -273,6 +304,7 @@ class Conversation:
         """The state of one conversation, at its beginning."""
         self._stream.reset()
         self._codec.reset()
+        self._goals.start()
         self._text = self._tokenizer.decoder()
         self._index = 0
         self._silent_frames = PAUSE_FRAMES

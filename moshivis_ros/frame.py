@@ -20,7 +20,8 @@ class Frame:
     pcm: float32 [1920], 24 kHz, -1..1. text: a piece of the transcript with its leading space, or None.
     gate: mean over channels and the last 10 layers, 0..1, 0 without a picture; gate_per_layer: float32
     [layers]. gate_normalised: 0 (the model looks away) .. 1 (it looks).
-    image: the state of the image cache after this frame.
+    image: the state of the image cache after this frame. cut: what was said before is no longer meant (a goal or the
+    user cut in): drop it where it still waits to be played.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Frame:
     gate_per_layer: NDArray[np.float32]
     gate_normalised: float
     image: ImageStatus
+    cut: bool
 
 
 def check_pcm(pcm: NDArray[np.float32]) -> None:

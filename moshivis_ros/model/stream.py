@@ -18,6 +18,7 @@ from moshivis_ros.model.layers import lay_out_by_columns, rotary, rotary_frequen
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.recorded import new_pool, record
 from moshivis_ros.model.sampling import sample
+from moshivis_ros.model.script import FIRST, FREE, HUSH, Script, free_rows, kinds
 from moshivis_ros.sampling import MAX_TOP_K, Sampling
 
 UNGENERATED = -2
@@ -49,6 +50,9 @@ class Stream(nn.Module):
     image_k: Tensor
     image_v: Tensor
     image_mask: Tensor
+    script: Tensor
+    place: Tensor
+    kinds: Tensor
     noise: Tensor
     temperature: Tensor
     outside: Tensor
@@ -101,6 +105,12 @@ class Stream(nn.Module):
         buffer("image_k", B, H, N, D, dtype=dtype)
         buffer("image_v", B, H, N, D, dtype=dtype)
         buffer("image_mask", 1, N, dtype=dtype)
+        padding, end = config.padding_token_id, config.end_of_text_padding_id
+        table = torch.from_numpy(free_rows(padding)).flatten(0, 1)
+        self.register_buffer("script", table.to(device), persistent=False)  # [3 * rows, 3]: see script.py
+        buffer("place", B, dtype=torch.int64)  # row in use, times 3
+        text_kinds = torch.from_numpy(kinds(config.text_card, padding, end))
+        self.register_buffer("kinds", text_kinds.to(device), persistent=False)
         buffer("noise", B, 1 + config.dep_q, MAX_TOP_K, dtype=torch.float32, fill=1)
         buffer("temperature", 2, dtype=torch.float32)  # text, audio
         buffer("outside", 1 + config.dep_q, MAX_TOP_K, dtype=torch.bool)  # ranks beyond top-k
@@ -138,6 +148,7 @@ class Stream(nn.Module):
         """Forget the conversation. The picture stays."""
         self.steps = 0
         self.offset.zero_()
+        self.place.fill_(3 * FREE)
         self.tokens.fill_(UNGENERATED)
         self.kv.zero_()  # stale keys are masked out, but 0 * NaN would not be
         if self.kv_scales is not None:
@@ -179,6 +190,19 @@ class Stream(nn.Module):
         self.image_mask[:, :n] = 0
         self.image_mask[:, n:] = -torch.inf
         self.bucket = next(bucket for bucket in self.buckets if bucket >= n)
+
+    def hush(self, quiet: bool = True) -> None:
+        """From the next step on say nothing; or, not ``quiet``, what the network wants. Either ends a script."""
+        self.place.fill_(3 * (HUSH if quiet else FREE))
+
+    def write_script(self, script: Script, begin: bool = False) -> None:
+        """Put as much of it into the table as there is room for; ``begin``: the next step says its first word."""
+        while (chunk := script.chunk()) is not None:
+            place, rows = chunk
+            table = self.script[3 * place : 3 * (place + len(rows))]
+            table.copy_(torch.from_numpy(rows).flatten(0, 1))
+        if begin:
+            self.place.fill_(3 * FIRST)
 
     def record(self, compile: bool = False) -> None:
         """Record the step, without a picture and for every bucket: from now on ``step`` replays it, without
@@ -222,7 +246,7 @@ class Stream(nn.Module):
         hidden, text_logits, gates = self.temporal(column)
         race = (-self.noise.log()).masked_fill(self.outside, -torch.inf).unbind(1)
         text_temperature, audio_temperature = self.temperature.unbind()
-        text = sample(text_logits, text_temperature, race[0])
+        text = self.follow(sample(text_logits, text_temperature, race[0]))
         audio = self.depformer(
             hidden, text, lambda codebook, logits: sample(logits, audio_temperature, race[1 + codebook])
         )
@@ -259,6 +283,13 @@ class Stream(nn.Module):
             return None
         k, v = (x.narrow(2, 0, self.bucket) for x in (self.image_k, self.image_v))
         return ImageKV(k, v, self.image_mask.narrow(1, 0, self.bucket))
+
+    def follow(self, chosen: Tensor) -> Tensor:
+        """What becomes of the text [B] that the network chose: see script.py. Goes on to the next row."""
+        row = self.script.index_select(0, self.place + self.kinds.index_select(0, chosen))  # [B, 3]
+        keep, token, place = row.unbind(1)
+        self.place.copy_(place)
+        return torch.addcmul(token, chosen, keep)
 
     def depformer(self, hidden: Tensor, text: Tensor, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
         """The frame's audio tokens [B, dep_q], one after the other; ``choose(codebook, logits)`` picks
