@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,8 @@ def add(group: _ArgumentGroup, option: Option) -> None:
         kind = {"choices": option.choices}
     elif option.name == "device":
         kind["type"] = device
+    elif isinstance(option.default, bool):
+        kind = {"action": BooleanOptionalAction}
     elif option.range:
         low, high = option.range
         kind["type"] = whole(int(low), int(high)) if isinstance(low, int) else number(low, high)

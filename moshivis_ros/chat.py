@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import threading
 import time
@@ -116,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs one conversation. Everything that can be wrong with the files is found before the model is loaded."""
     from moshivis_ros.vision import sources  # here, so that --help is quick
 
+    logging.basicConfig(format="moshivis: %(message)s")
+    logging.getLogger("moshivis_ros").setLevel(logging.INFO)
     recording = files.Recording(args.audio) if args.audio else None
     photo = sources.photo(args.image) if args.image else None
     video = sources.pictures(args.video, args.slide_seconds) if args.video else iter(())

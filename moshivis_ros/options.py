@@ -35,8 +35,12 @@ class Options:
         enough (a small model stays as it is); none: as the checkpoint holds them.
     kv_cache: the attention window in half the memory (int8), or in the numbers to compute with (none); auto: what fits.
     image_encoder: torch, or onnx for the file that `moshivis export-image-encoder` wrote.
-    image_size: pixels of the square that pictures become.
+    image_size: pixels of the square that pictures become; while it talks at most what it began with.
     seed: same seed and input, same conversation.
+    greet: it may speak first; no: it is silent until it hears somebody, or has a goal.
+    renew_after: seconds of talk after which, at the next pause of both speakers, the context begins anew with its end,
+        because long ones may get worse; 0: never.
+    renew_keep: seconds of it that are carried over, as many as the attention window holds; less than renew_after.
     """
 
     revision: str | None = _of(None, unset="", otherwise="the newest")
@@ -47,6 +51,9 @@ class Options:
     image_encoder: str = _of("torch", choices=("torch", "onnx"))
     image_size: int | None = _of(None, range=(1, 2048), unset=0, otherwise="the checkpoint's")
     seed: int | None = _of(None, range=(0, 2**31 - 1), unset=-1, otherwise="always another")
+    greet: bool = _of(True)
+    renew_after: float = _of(0.0, range=(0.0, 86400.0))
+    renew_keep: float = _of(10.0, range=(0.3, 3600.0))
     sampling: Sampling = Sampling()
     refresh: Settings = Settings()
 

@@ -23,6 +23,9 @@ WANTED: dict[str, Any] = {
     "image_encoder": "onnx",
     "image_size": 224,
     "seed": 7,
+    "greet": False,
+    "renew_after": 60.0,
+    "renew_keep": 5.0,
     "text_temperature": 0.0,
     "text_top_k": 3,
     "audio_temperature": 0.5,
@@ -32,7 +35,7 @@ WANTED: dict[str, Any] = {
     "refresh_gate_open": 0.3,
 }
 EXPECTED = Options(
-    "v2", "cpu", "bfloat16", "int4", "int8", "onnx", 224, 7, Sampling(0.0, 3, 0.5, 4),
+    "v2", "cpu", "bfloat16", "int4", "int8", "onnx", 224, 7, False, 60.0, 5.0, Sampling(0.0, 3, 0.5, 4),
     Settings(policy="interval", max_per_minute=9, gate_open=0.3),
 )  # fmt: skip
 
@@ -50,7 +53,8 @@ def test_nothing_given_is_the_default_for_all_three() -> None:
 
 
 def test_chat_takes_every_option() -> None:
-    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in WANTED.items()]
+    named = {name.replace("_", "-"): value for name, value in WANTED.items()}
+    arguments = [f"--no-{name}" if value is False else f"--{name}={value}" for name, value in named.items()]
     assert of_command(*arguments) == EXPECTED
 
 

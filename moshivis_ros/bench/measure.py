@@ -151,8 +151,8 @@ class Bench:
         lm, depformer = _Lm(stream), _Depformer(stream)
         codes = self.codes[0]
         hidden = torch.randn(1, config.dim, device=self.device, dtype=stream.image_k.dtype)
-        replay_lm = record(lm, codes, stream.generator)
-        replay_depformer = record(depformer, hidden, stream.generator)
+        replay_lm = record(lm, codes, stream.generator, stream.pool)
+        replay_depformer = record(depformer, hidden, stream.generator, stream.pool)
         _fill_window(stream)
         sound = [torch.from_numpy(pcm).to(self.device)[None, None] for pcm in self.pcm]
         stages = {
@@ -162,7 +162,7 @@ class Bench:
         }
         if (codec := self.codec) is None:
             return stages
-        codec.record()
+        codec.record(stream.pool)
         return {
             "mimi_encode": self._time(lambda i: codec.encode(sound[i])),
             **stages,

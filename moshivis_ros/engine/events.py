@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from moshivis_ros.options import Options
 from moshivis_ros.transcript import Piece, Utterance
+
+if TYPE_CHECKING:
+    from moshivis_ros.vision.view import ImageStatus
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Loading:
 class Loaded:
     """The model is ready. `seconds` that it took; `random`: untrained weights; `quantized`: the form of its weights
     (int8, int4), or empty, and `reason`: why, if it was chosen; `about`: what it can talk about; `realtime_priority`: of the
-    steps, as the system allowed it.
+    steps, as the system allowed it; `image_sizes`: least and largest that it can be changed to.
     """
 
     seconds: float
@@ -44,6 +48,7 @@ class Loaded:
     reason: str
     about: str
     realtime_priority: int
+    image_sizes: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,11 @@ class Sight:
     has_image: bool
 
 
+def sight_of(image: ImageStatus) -> Sight:
+    stamp, frame_id = image.stamp if image.has_image else (0, "")
+    return Sight(**{**asdict(image), "stamp": stamp, "frame_id": frame_id})
+
+
 @dataclass(frozen=True)
 class Spoken:
     """What one step of the conversation gave. `stamp`: nanoseconds, of the input frame it answers."""
@@ -75,8 +85,31 @@ class Spoken:
     text: list[Piece | Utterance]
     sight: Sight
     milliseconds: float  # that the step took
+    renewals: int  # of the context, since loading
     counts: dict[str, int]  # since loading: what went wrong, by name
     memory: dict[str, float]  # MB, by kind
+    cut: bool  # what was said before is no longer meant
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of the goal of this number: `text` that was said, or answered, so far. `words` of `total`: of what is to be said;
+    `gate`, `sight`: while it answered, and when the answer began. `reason`: why it has not succeeded when it is `done`.
+    """
+
+    number: int
+    text: str = ""
+    words: int = 0
+    total: int = 0
+    gate: float = 0.0
+    sight: Sight | None = None
+    done: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Asleep:
+    """No step will be made, and no sound come, before sleep(False)."""
 
 
 @dataclass(frozen=True)
@@ -94,4 +127,4 @@ class Ended:
     again: bool
 
 
-Event = Loading | Loaded | Spoken | Trouble | Ended
+Event = Loading | Loaded | Spoken | Progress | Asleep | Trouble | Ended

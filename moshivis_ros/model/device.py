@@ -1,8 +1,11 @@
-"""The device that the network runs on."""
+"""The device that the network runs on, and in which order."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -56,3 +59,26 @@ def _file_cache() -> int:
     """Bytes of a container that are only copies of files, and given back when they are wanted."""
     found = re.search(r"^inactive_file (\d+)$", (CGROUP / "memory.stat").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
+
+
+STEP, BESIDE = -1, 0  # priorities of streams: of a frame with all its parts, of a picture that is encoded meanwhile
+
+
+@contextmanager
+def computing(device: torch.device, priority: int) -> Iterator[None]:
+    """On a GPU, inside ``with``: this thread computes on the stream of that priority, after what it began before."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = stream_of(device, priority)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+
+
+@lru_cache
+def stream_of(device: torch.device, priority: int) -> torch.cuda.Stream:
+    """One for all: memory of a recording belongs to a stream, and only there is it used again; and kernels keep the
+    priority of the stream that they were recorded on.
+    """
+    return torch.cuda.Stream(device, priority=priority)

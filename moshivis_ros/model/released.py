@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -59,12 +59,17 @@ def is_released(path: Path) -> bool:
 
 
 def load(
-    path: Path, config: ModelConfig, device: torch.device | str, dtype: torch.dtype, kv_cache: str | None
+    path: Path,
+    config: ModelConfig,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    kv_cache: str | None,
+    wanted: Callable[[str], bool] = bool,
 ) -> MoshiVis:
     """The network of such a file, in evaluation mode, without gradients.
 
     Levels, scales and offsets stay as they are, on ``device``; what is not quantised becomes ``dtype``. Memory holds the
-    model and one tensor at most. Without a config.yaml beside it, the file is taken for the released model. Raises
+    model and one tensor at most. What is not ``wanted`` (by its name) stays without memory. Without a config.yaml beside it, the file is taken for the released model. Raises
     CheckpointError, and MissingDependencyError for a GGUF file without the gguf library.
     """
     if not (path.parent / "config.yaml").exists():
@@ -76,7 +81,8 @@ def load(
     size = sum(_bytes(value, dtype) for value in found.values())
     check_fits(size + window_bytes(config, dtype, kv_cache), path, device)
     for name, value in found.items():
-        _put(model, name, value, device, dtype)
+        if wanted(name):
+            _put(model, name, value, device, dtype)
     return model.requires_grad_(False).eval()
 
 

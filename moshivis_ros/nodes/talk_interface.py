@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from moshivis_ros.audio.voice import VOICE_COMMAND
 from moshivis_ros.nodes.interface import Interface, Parameter
 from moshivis_ros.nodes.messages import sound_parameters
 from moshivis_ros.options import OPTIONS, Option
@@ -29,6 +30,12 @@ PARAMETERS = [
         "checkpoint: builtin (the miniature of the package), a folder, or a Hugging Face repo to download",
     ),
     *map(_parameter, OPTIONS),
+    Parameter("mute", False, "silence on audio_out, the conversation goes on"),
+    Parameter(
+        "voice_command",
+        VOICE_COMMAND,
+        "speaks the questions of the action ask: text on its standard input, a recording on its standard output",
+    ),
     *sound_parameters("audio_in"),
     *sound_parameters("audio_out", written=True),
     Parameter(
@@ -91,7 +98,12 @@ INTERFACES = [
     Interface("~/refresh_image", "serves", "std_srvs/srv/Trigger", "look at the newest picture now"),
     Interface("~/reset", "serves", "std_srvs/srv/Trigger", "new conversation; frames and times count from 0"),
     Interface("~/cancel_loading", "serves", "std_srvs/srv/Trigger", "end a configure that is loading the model"),
-    Interface("~/mute", "serves", "std_srvs/srv/SetBool", "silence on audio_out, the conversation goes on"),
+    Interface("~/mute", "serves", "std_srvs/srv/SetBool", "the parameter mute, as a service"),
+    Interface(
+        "~/sleep", "serves", "std_srvs/srv/SetBool", "no steps, no sound, nothing heard, until it is woken; then it goes on"
+    ),
+    Interface("say", "acts", "moshivis_ros/action/Say", "say these words in the robot's own voice"),
+    Interface("ask", "acts", "moshivis_ros/action/Ask", "speak a question into the robot's ear, and give back its answer"),
     Interface(
         "~/freeze_image", "serves", "std_srvs/srv/SetBool", "keep the picture, whatever the camera shows"
     ),
