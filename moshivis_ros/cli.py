@@ -15,6 +15,9 @@ Parser = argparse.ArgumentParser
 Run = Callable[[argparse.Namespace], int]
 
 EPILOG = """\
+is everything there?
+  moshivis doctor
+
 start here, without the real weights:
   moshivis init tiny                                  a small random checkpoint in the folder tiny
   moshivis chat --model tiny --audio question.wav --image photo.jpg --out answer.wav
@@ -109,6 +112,7 @@ def quantize(parser: Parser) -> Run:
 
 COMMANDS = {
     "chat": (of_module("chat"), "talk with the model: a recording, or live"),
+    "doctor": (of_module("doctor.command"), "what is fine on this machine, and what mends the rest"),
     "verify": (verify, "compare the network with the reference's numbers"),
     "init": (init, "write a small random checkpoint"),
     "quantize": (quantize, "write a checkpoint with smaller weights"),

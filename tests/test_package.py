@@ -26,7 +26,7 @@ WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
 # Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
 DATA_FLOWS = {
-    "nodes": {"action", "engine", "msg", "outputs", "simulation"},
+    "nodes": {"action", "engine", "finding", "msg", "outputs", "simulation"},
     "arguments": {"model", "options"},
     "options": {"sampling", "vision"},
     "model": {"sampling"},
@@ -35,6 +35,7 @@ DATA_FLOWS = {
     "engine": {"conversation", "transcript"},
     "chat": {"conversation", "kept", "options", "outputs", "transcript"},
     "bench": {"conversation"},
+    "doctor": {"finding", "nodes", "conversation"},
     "verify": {"model"},
     "transcript": {"conversation"},
     "conversation": {"model", "vision", "audio", "options", "goals", "renewal", "frame"},
