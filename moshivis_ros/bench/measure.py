@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from moshivis_ros.audio import FRAME_SIZE
-from moshivis_ros.bench.cost import bytes_per_step, memory, read_bandwidth
 from moshivis_ros.conversation import FRAME_SECONDS, Conversation
 from moshivis_ros.model.codec import Codec
+from moshivis_ros.model.cost import bytes_per_step, memory, read_bandwidth
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.recorded import record
-from moshivis_ros.model.sampling import GREEDY, Sampling, sample
+from moshivis_ros.model.sampling import GREEDY, sample
 from moshivis_ros.model.stream import Stream
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.vision.refresh_policy import Settings
 
 WARM_UP = 10  # frames

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model.config import ModelConfig, NormForm
+from moshivis_ros.model.device import free_memory
 from moshivis_ros.model.gguf_file import GgufFile
 from moshivis_ros.model.lm import MoshiVis, window_bytes
 from moshivis_ros.model.mlx_file import MlxFile, is_mlx
@@ -95,18 +96,12 @@ def choose(files: list[str], device: torch.device | str, kv_cache: str | None) -
     encoder = sum(weight.numel() for weight in model.image_prefix.parameters())
     packed = sum(weight.numel() for weight in model.parameters()) - encoder
     beside = encoder * dtype.itemsize + window_bytes(config, dtype, kv_cache) + BESIDE
-    room = torch.cuda.mem_get_info(device)[0] if cuda else _free_memory()
+    room = free_memory(device)
     best_first = sorted(files, key=lambda file: -FILES[file])
     return next((file for file in best_first if packed * FILES[file] / 8 + beside <= room), best_first[-1])
 
 
 BESIDE = 900_000_000  # bytes: Mimi, the picture, and what a step needs while it runs
-
-
-def _free_memory() -> int:
-    found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
 
 
 def _find(model: MoshiVis, file: QuantizedFile, path: Path) -> dict[str, Tensor | Packed]:
