@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model import shards
+from moshivis_ros.model.device import free_memory
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 MAX_LISTED = 10  # tensors named in one error
@@ -214,12 +215,14 @@ def _filled(file: Any, name: str, tensor: Tensor, path: Path) -> Tensor:
 
 
 def check_fits(needed: int, path: Path, device: torch.device | str) -> None:
-    if torch.device(device).type != "cuda":
+    """Raise CheckpointError where that many bytes are not free on a GPU."""
+    device = torch.device(device)
+    if device.type != "cuda":
         return
-    free, total = torch.cuda.mem_get_info(device)
+    free, total = free_memory(device), torch.cuda.mem_get_info(device)[1]
     if needed > free:
         raise CheckpointError(
-            f"{path.name} needs {needed / 1e9:.1f} GB on {device} (weights and attention window), "
+            f"{path.name} needs {needed / 1e9:.1f} GB on {device} (with all that a conversation takes), "
             f"but {free / 1e9:.1f} of {total / 1e9:.1f} GB are free: stop other programs that use the GPU, "
             "take a GPU with more memory, or load with device='cpu'"
         )
