@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -108,13 +108,14 @@ def load_into(
     return module.requires_grad_(False).eval()
 
 
-def write(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write ``tensors`` as a safetensors file, one after the other: memory never holds a second copy of them all.
+def write(layout: Mapping[str, Tensor], path: Path, tensors: Iterable[Tensor] | None = None) -> None:
+    """Write ``layout`` as a safetensors file, one tensor after the other: memory never holds a second copy of them all.
 
-    (safetensors' own save_file makes that copy.)
+    (safetensors' own save_file makes that copy.) ``tensors``: what to write in place of its own tensors, in its order, so
+    that they can be made one by one.
     """
     header, end = {}, 0
-    for name, tensor in tensors.items():
+    for name, tensor in layout.items():
         begin, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {
             "dtype": _TYPES[tensor.dtype],
@@ -125,7 +126,7 @@ def write(tensors: Mapping[str, Tensor], path: Path) -> None:
     text += b" " * (-len(text) % 8)  # what follows shall be aligned
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
+        for tensor in layout.values() if tensors is None else tensors:
             tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
 
 
