@@ -17,8 +17,11 @@ from moshivis_ros.hearing import FRAME_SECONDS
 AUDIBLE = -55.0  # dB of full scale: played sound below it is silence
 BEFORE, AFTER = 0.5, 0.1  # seconds around a moment in which its echo was played: rooms, buffers, and wrong stamps
 MARGIN = 9.0  # dB by which a user must be louder than the echo
-LOUDEST = 0.0  # dB: what is played is not heard louder than it is, until that is learnt
-FALL, RISE = 12.0, 1.5  # dB per second in which what comes through is learnt: downwards; upwards against a user who speaks
+UNKNOWN = 0.0  # dB over what is played, at which its echo is expected until that is learnt
+BLOCK = 16  # frames, half a second: in each the loudest sound that was played is compared with the loudest that was heard,
+DELAY = 0.2  # which comes up to so many seconds later
+LOUD = -40.0  # dB; of less, nothing is learnt
+BLOCKS = 8  # the softest of so many counts: in one of them nobody will have spoken over it
 KEPT = 3.0  # seconds
 
 
@@ -28,11 +31,12 @@ def level(frame: Float) -> float:
 
 
 class OwnVoice:
-    """Two streams of levels with their times in nanoseconds, of one clock."""
+    """Two streams of levels, one for each 32 ms, with their times in nanoseconds of one clock."""
 
     def __init__(self) -> None:
         self._played: deque[tuple[int, float]] = deque()
-        self.through = LOUDEST  # dB over what is played
+        self._heard: list[tuple[int, float]] = []  # of the block
+        self._learnt: deque[float] = deque(maxlen=BLOCKS)
 
     def play(self, stamp: int, played: float) -> None:
         """`played`: level of the sound that leaves the loudspeaker at that time."""
@@ -42,16 +46,17 @@ class OwnVoice:
 
     def is_own(self, stamp: int, heard: float) -> bool:
         """Is sound of this level, heard at that time, no louder than the robot's own voice would be?"""
-        first, last = stamp - BEFORE * 1e9, stamp + AFTER * 1e9
-        loudest = max((played for time, played in self._played if first <= time <= last), default=-np.inf)
-        if loudest < AUDIBLE:
-            return False
-        through = heard - loudest
-        own = through < self.through + MARGIN
-        if through < self.through:
-            self.through = max(through, self.through - FALL * FRAME_SECONDS)
-        elif own:
-            self.through = min(through, LOUDEST)
-        else:
-            self.through = min(self.through + RISE * FRAME_SECONDS, LOUDEST)
-        return own
+        self._heard.append((stamp, heard))
+        if len(self._heard) == BLOCK:
+            self._learn()
+            self._heard = []
+        loudest = self._loudest(stamp - BEFORE * 1e9, stamp + AFTER * 1e9)
+        return loudest >= AUDIBLE and heard - loudest < min(self._learnt, default=UNKNOWN) + MARGIN
+
+    def _learn(self) -> None:
+        played = self._loudest(self._heard[0][0], self._heard[-1][0] - DELAY * 1e9)
+        if played >= LOUD:
+            self._learnt.append(max(heard for _, heard in self._heard) - played)
+
+    def _loudest(self, first: float, last: float) -> float:
+        return max((played for time, played in self._played if first <= time <= last), default=-np.inf)
