@@ -12,10 +12,12 @@ from collections import deque
 import numpy as np
 
 from moshivis_ros.audio import Float
-from moshivis_ros.hearing import FRAME_SECONDS
 
 AUDIBLE = -55.0  # dB of full scale: played sound below it is silence
-BEFORE, AFTER = 0.5, 0.1  # seconds around a moment in which its echo was played: rooms, buffers, and wrong stamps
+BEFORE, AFTER = (
+    0.5,
+    0.1,
+)  # seconds around a moment in which its echo was played: rooms, buffers, and wrong stamps
 MARGIN = 9.0  # dB by which a user must be louder than the echo
 UNKNOWN = 0.0  # dB over what is played, at which its echo is expected until that is learnt
 BLOCK = 16  # frames, half a second: in each the loudest sound that was played is compared with the loudest that was heard,
@@ -41,7 +43,9 @@ class OwnVoice:
     def play(self, stamp: int, played: float) -> None:
         """`played`: level of the sound that leaves the loudspeaker at that time."""
         self._played.append((stamp, played))
-        while stamp - self._played[0][0] > KEPT * 1e9 or stamp < self._played[0][0]:  # the latter: a clock was set
+        while (
+            stamp - self._played[0][0] > KEPT * 1e9 or stamp < self._played[0][0]
+        ):  # the latter: a clock was set
             self._played.popleft()
 
     def is_own(self, stamp: int, heard: float) -> bool:

@@ -58,7 +58,11 @@ class Recogniser:
                 f"the model {model!r} of the listener cannot be loaded ({' '.join(str(error).split())[:300]}): give a size such "
                 "as tiny.en, a folder, or a Hugging Face repo"
             ) from error
-        self._features, self._network, self._view = whisper.feature_extractor, whisper.model, StorageView.from_array
+        self._features, self._network, self._view = (
+            whisper.feature_extractor,
+            whisper.model,
+            StorageView.from_array,
+        )
         multilingual = self._network.is_multilingual
         self._tokenizer = Tokenizer(whisper.hf_tokenizer, multilingual, task="transcribe", language="en")
         self._prompt = [*self._tokenizer.sot_sequence, self._tokenizer.no_timestamps]
