@@ -24,7 +24,7 @@ BLOCK = 16  # frames, half a second: in each the loudest sound that was played i
 DELAY = 0.2  # which comes up to so many seconds later
 LOUD = -40.0  # dB; of less, nothing is learnt
 BLOCKS = 8  # the softest of so many counts: in one of them nobody will have spoken over it
-KEPT = 3.0  # seconds
+KEPT = 10.0  # seconds for which what was played is remembered
 
 
 def level(frame: Float) -> float:

@@ -14,9 +14,9 @@ from moshivis_ros.audio import Float
 from moshivis_ros.errors import CheckpointError, MissingDependencyError
 from moshivis_ros.hearing import MISSING, SAMPLE_RATE
 
-# Whisper was made for windows of 30 s, and its encoder's cost grows with the window, not with what is said. Half of it is
-# understood as well, at a third of the cost; in 8 s the tiny model begins to say things twice.
-WINDOWS = (15, 30)  # seconds
+# Whisper was made for windows of 30 s, and its encoder costs more than twice as much for them as for 20 s, in which it understands
+# as well; in 8 s the tiny model begins to say things twice.
+WINDOWS = (20, 30)  # seconds
 ROOM = 2.0  # seconds of silence that a window must have after the speech
 LONGEST = WINDOWS[-1] - ROOM
 FRAMES_PER_SECOND = 100
