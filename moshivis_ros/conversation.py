@@ -229,12 +229,11 @@ class Conversation:
         """Have a text spoken into the robot's ear and collect the answer, with the steps that follow. See Goals.ask."""
         return self._goals.ask(text, alone, voice_command)
 
-    def tune(self, sampling: Sampling, seed: int | None = None, refresh: Settings | None = None) -> None:
-        """Change while talking how tokens are drawn and, if given, the seed and the refresh policy's settings."""
+    def tune(self, sampling: Sampling, refresh: Settings, seed: int | None = None) -> None:
+        """Change while talking how tokens are drawn, when it looks and (if given) the seed of what follows."""
         with self._lock:
             self._stream.set_sampling(sampling, seed)
-        if refresh is not None:
-            self._view.settings = refresh
+        self._view.settings = refresh
 
     def reset(self) -> None:
         """Start a new conversation. The picture stays; camera frames from before will not be looked at."""

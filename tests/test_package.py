@@ -165,7 +165,7 @@ def test_package_xml(metadata: dict[str, Any]) -> None:
     ros = {module for module in used if module in ROS or module.endswith(("_msgs", "_srvs", "_interfaces"))}
     assert ros <= depends
     named = {depend for depend in depends if depend.endswith(("_msgs", "_srvs", "_interfaces"))}
-    assert named <= used | {"std_msgs"}  # which our messages contain
+    assert named <= used | {"std_msgs", "action_msgs"}  # which our messages and actions contain
 
 
 @pytest.mark.parametrize("message", ["Audio", "Transcript", "Gate", "ImageCacheStatus"])

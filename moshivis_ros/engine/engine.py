@@ -23,6 +23,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -131,6 +132,26 @@ class Engine:
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen
         self._send("freeze", frozen)
+
+    def say(self, number: int, text: str, interrupt: str, uninterruptible: bool) -> None:
+        """A goal, by a number that Progress tells of: see Conversation.say()."""
+        self._send("serve", "say", number, text, interrupt, uninterruptible)
+
+    def ask(self, number: int, text: str, alone: bool, voice_command: str) -> None:
+        """The same: see Conversation.ask()."""
+        self._send("serve", "ask", number, text, alone, voice_command)
+
+    def cancel(self, number: int) -> None:
+        self._send("serve", "cancel", number)
+
+    def sleep(self, asleep: bool, now: int) -> None:
+        """Until the next sleep(False) or start() no steps are made, and nothing is heard. `now`: as for start()."""
+        self._send("sleep", asleep, now)
+
+    def tune(self, **changes: Any) -> None:
+        """New values of settings in TUNED, now and for every process that follows."""
+        self._settings = replace(self._settings, **changes)
+        self._send("serve", "tune", self._settings, "seed" in changes)
 
     def close(self) -> None:
         """End the process and wait until its memory is free."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from moshivis_ros.transcript import Piece, Utterance
 from moshivis_ros.vision.refresh_policy import Settings as RefreshSettings
 
+if TYPE_CHECKING:
+    from moshivis_ros.vision.view import ImageStatus
+
+
+TUNED = ("sampling", "refresh", "seed", "image_size")
+
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Arguments of Conversation.load and Sampling; `max_backlog`: frames of 80 ms by which the model may be behind;
+    """Arguments of Conversation.load and Sampling (those of TUNED may be changed while it talks); `max_backlog`: frames of 80 ms by which the model may be behind;
     `simulated_time`: paced by tick(); `realtime_priority`: of the steps, where the system allows it; 0: none;
     `restarts`: times within RESTART_MEMORY that an engine which died is started again.
     """
@@ -28,6 +34,7 @@ class EngineSettings:
     refresh: RefreshSettings = field(default_factory=RefreshSettings)
     max_backlog: int = 6
     simulated_time: bool = False
+    greet: bool = True
     restarts: int = 0
     realtime_priority: int = 0
 
@@ -42,7 +49,8 @@ class Loading:
 @dataclass(frozen=True)
 class Loaded:
     """The model is ready. `seconds` that it took; `random`: untrained weights; `quantized`: the form of its weights
-    (int8, int4), or empty; `about`: what it can talk about; `realtime_priority`: of the steps, as the system allowed it.
+    (int8, int4), or empty; `about`: what it can talk about; `realtime_priority`: of the steps, as the system allowed it;
+    `image_sizes`: least and largest that it can be changed to.
     """
 
     seconds: float
@@ -51,6 +59,7 @@ class Loaded:
     quantized: str
     about: str
     realtime_priority: int
+    image_sizes: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,11 @@ class Sight:
     encode_ms: float
     refreshes: int
     has_image: bool
+
+
+def sight_of(image: ImageStatus) -> Sight:
+    stamp, frame_id = image.stamp if image.has_image else (0, "")
+    return Sight(**{**asdict(image), "stamp": stamp, "frame_id": frame_id})
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,28 @@ class Spoken:
     milliseconds: float  # that the step took
     counts: dict[str, int]  # since loading: what went wrong, by name
     memory: dict[str, float]  # MB, by kind
+    cut: bool  # what was said before is no longer meant
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of the goal of this number: `text` that was said, or answered, so far. `words` of `total`: of what is to be said;
+    `gate`, `sight`: while it answered, and when the answer began. `reason`: why it has not succeeded when it is `done`.
+    """
+
+    number: int
+    text: str = ""
+    words: int = 0
+    total: int = 0
+    gate: float = 0.0
+    sight: Sight | None = None
+    done: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Asleep:
+    """No step will be made, and no sound come, before sleep(False)."""
 
 
 @dataclass(frozen=True)
@@ -101,4 +137,4 @@ class Ended:
     again: bool
 
 
-Event = Loading | Loaded | Spoken | Trouble | Ended
+Event = Loading | Loaded | Spoken | Progress | Asleep | Trouble | Ended

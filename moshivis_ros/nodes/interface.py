@@ -32,7 +32,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Interface:
-    """A topic or service. `kind`: subscribes, publishes or serves."""
+    """A topic, service or action. `kind`: subscribes, publishes, serves or acts."""
 
     name: str
     kind: str

@@ -6,6 +6,7 @@ import inspect
 import re
 from dataclasses import fields
 
+from moshivis_ros.audio.voice import VOICE_COMMAND
 from moshivis_ros.nodes.interface import Interface, Parameter
 from moshivis_ros.nodes.messages import sound_parameters
 from moshivis_ros.vision.refresh_policy import POLICIES, Settings
@@ -65,7 +66,19 @@ PARAMETERS = [
         choices=("", "int8"),
     ),
     Parameter("seed", -1, "same seed and input, same conversation; -1: always another", (-1, 2**31 - 1)),
-    Parameter("image_size", 0, "pixels of the square that pictures become; 0: the checkpoint's", (0, 2048)),
+    Parameter(
+        "image_size",
+        0,
+        "pixels of the square that pictures become; 0: the checkpoint's; while it talks at most what it was configured with",
+        (0, 2048),
+    ),
+    Parameter("mute", False, "silence on audio_out, the conversation goes on"),
+    Parameter("greet", True, "it may speak first; false: it is silent until it hears somebody, or has a goal"),
+    Parameter(
+        "voice_command",
+        VOICE_COMMAND,
+        "speaks the questions of the action ask: text on its standard input, a recording on its standard output",
+    ),
     *SAMPLING,
     *REFRESH,
     *sound_parameters("audio_in"),
@@ -130,7 +143,12 @@ INTERFACES = [
     Interface("~/refresh_image", "serves", "std_srvs/srv/Trigger", "look at the newest picture now"),
     Interface("~/reset", "serves", "std_srvs/srv/Trigger", "new conversation; frames and times count from 0"),
     Interface("~/cancel_loading", "serves", "std_srvs/srv/Trigger", "end a configure that is loading the model"),
-    Interface("~/mute", "serves", "std_srvs/srv/SetBool", "silence on audio_out, the conversation goes on"),
+    Interface("~/mute", "serves", "std_srvs/srv/SetBool", "the parameter mute, as a service"),
+    Interface(
+        "~/sleep", "serves", "std_srvs/srv/SetBool", "no steps, no sound, nothing heard, until it is woken; then it goes on"
+    ),
+    Interface("say", "acts", "moshivis_ros/action/Say", "say these words in the robot's own voice"),
+    Interface("ask", "acts", "moshivis_ros/action/Ask", "speak a question into the robot's ear, and give back its answer"),
     Interface(
         "~/freeze_image", "serves", "std_srvs/srv/SetBool", "keep the picture, whatever the camera shows"
     ),
