@@ -40,7 +40,7 @@ DATA_FLOWS = {
     "goals": {"model", "audio"},
     "frame": {"audio", "vision"},
     "study": {"evaluation", "training"},
-    "evaluation": {"training"},
+    "evaluation": {"hearing", "training"},
     "training": {"conversation", "model", "simulation"},
 }
 DISTRIBUTION = {"cv2": "opencv-python", "faster_whisper": "faster-whisper", "yaml": "pyyaml"}  # where it is not called like its module
