@@ -31,6 +31,8 @@ setup(
         "evaluation": ["matplotlib>=3.5"],
         "gguf": ["gguf>=0.10"],  # kyutai/moshika-vis-candle-q8
         "onnx": ["onnx>=1.16"],  # and onnxruntime, or onnxruntime-gpu: the machine decides
+        "record": ["mcap>=1.1", "rosbags>=0.10"],  # the node recorder; moshivis report and replay
+        "dashboard": ["aiohttp>=3.9", "cryptography>=41"],  # cryptography: a certificate of its own
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
         "dev": [

@@ -57,6 +57,7 @@ SWITCHES = {
     "microphone": ("true", "start the microphone node"),
     "speaker": ("true", "start the speaker node"),
     "echo_cancellation": ("true", "take the robot's voice out of what the microphone node hears; needs the speaker node"),
+    "record": ("false", "start the recorder: a bag in a new folder, of the last hour; see its parameters"),
     "autostart": ("true", "configure and activate talk; false: a lifecycle manager does"),
     "use_sim_time": ("false", "take the time from /clock"),
     "large_data": ("false", "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA; the camera driver and your terminals need it, too"),
@@ -112,6 +113,9 @@ def nodes(context: LaunchContext) -> list:
             started.append(Node(**arguments(name, {}, audio_in="audio_raw")))
         else:
             started.append(Node(**arguments(name, values)))
+    if wanted["record"]:
+        sound = {kind: given[kind] for kind in ("audio_in_type", "audio_out_type") if kind in given}
+        started.append(Node(**arguments("recorder", sound, **compressed)))
     exits = [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=_on_exit)) for node in started]
     large_data = [SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")] if wanted["large_data"] else []
     return [*large_data, *exits, *(Autostart(talk).handlers if wanted["autostart"] else []), *started]

@@ -26,7 +26,10 @@ WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
 # Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
 DATA_FLOWS = {
-    "nodes": {"engine", "msg", "outputs", "simulation"},
+    "nodes": {"engine", "msg", "outputs", "simulation", "recording", "dashboard", "terminal"},
+    "recording": {"audio", "outputs", "shading"},
+    "dashboard": {"shading"},
+    "terminal": {"shading"},
     "arguments": {"model"},
     "audio": {"outputs"},
     "kept": {"audio", "outputs", "transcript"},
@@ -102,7 +105,7 @@ def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
     required = {name(line) for line in metadata["install_requires"]}
     extra = {
         name(line)
-        for part in ("evaluation", "gguf", "onnx", "simulation", "training")
+        for part in ("evaluation", "gguf", "onnx", "simulation", "training", "record", "dashboard")
         for line in metadata["extras_require"][part]
     }
     known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | WHERE_ROS_IS | {"moshivis_ros"}
