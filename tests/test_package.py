@@ -28,7 +28,7 @@ MOST_LINES = 350
 DATA_FLOWS = {
     "nodes": {"engine", "msg", "outputs", "simulation", "recording", "dashboard", "terminal"},
     "recording": {"audio", "outputs", "shading"},
-    "dashboard": {"shading"},
+    "dashboard": {"outputs", "shading"},
     "terminal": {"shading"},
     "arguments": {"model"},
     "audio": {"outputs"},

@@ -16,9 +16,9 @@ from typing import Any
 
 from moshivis_ros.nodes.interface import Parameter
 
-NODES = ("talk", "microphone", "speaker", "echo_canceller", "audio_file", "video_file", "recorder", "sim_camera", "deadman")
+NODES = ("talk", "microphone", "speaker", "echo_canceller", "audio_file", "video_file", "recorder", "dashboard", "sim_camera", "deadman")
 BEGIN, END = "<!-- nodes: written by python -m moshivis_ros.nodes.describe -->", "<!-- /nodes -->"
-CONFIGURED = ("talk", "microphone", "speaker", "echo_canceller", "recorder")  # the nodes of talk.launch.py
+CONFIGURED = ("talk", "microphone", "speaker", "echo_canceller", "recorder", "dashboard")  # the nodes of talk.launch.py
 SOURCES = Path(__file__).resolve().parents[2]
 
 

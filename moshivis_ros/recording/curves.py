@@ -7,6 +7,7 @@ from html import escape
 
 ROW, GAP = 56, 26  # pixels: height of a row, space above it for its name
 MOST = 4000  # points of a curve: of longer ones the peaks stay
+BREAK = 3.0  # seconds without a point over which no line is drawn
 SCALE = 14  # pixels a second
 
 Points = Sequence[tuple[float, float]]
@@ -18,6 +19,12 @@ def peaks(points: Points, most: int = MOST) -> Points:
         return points
     run = -(-len(points) // most)
     return [max(points[k : k + run], key=lambda point: point[1]) for k in range(0, len(points), run)]
+
+
+def _runs(points: Points) -> list[Points]:
+    """Cut where nothing came for long."""
+    cuts = [k for k in range(1, len(points)) if points[k][0] - points[k - 1][0] > BREAK]
+    return [points[start:end] for start, end in zip([0, *cuts], [*cuts, len(points)])]
 
 
 class Chart:
@@ -56,11 +63,11 @@ class Chart:
                 f'<text class="limit" x="{self.width - 4}" y="{float(y) - 3:.1f}">{escape(words)}</text>'
             )
         for kind, points in curves:
-            path = " ".join(
-                f"{time * self._scale:.1f},{base - ROW * min(max(value, 0) / top, 1):.1f}"
-                for time, value in peaks(points)
-            )
-            self._parts.append(f'<polyline class="{kind}" points="{path}"/>')
+            for run in _runs(peaks(points)):
+                path = " ".join(
+                    f"{time * self._scale:.1f},{base - ROW * min(max(value, 0) / top, 1):.1f}" for time, value in run
+                )
+                self._parts.append(f'<polyline class="{kind}" points="{path}"/>')
 
     @property
     def svg(self) -> str:
