@@ -115,6 +115,8 @@ COMMANDS = {
     "bench": (of_module("bench.command"), "measure every stage of a frame"),
     "export-image-encoder": (of_module("model.onnx_encoder"), "write the image encoder as an ONNX file"),
     "report": (of_module("recording.report"), "a page about a recorded conversation"),
+    "replay": (of_module("recording.replay"), "a recorded conversation with another policy or model"),
+    "watch": (of_module("nodes.watch"), "a running talk node in the terminal (needs ROS 2)"),
     "study-refresh": (of_module("study.command"), "compare policies of looking again"),
     "make-dialogues": (of_module("training.make_dialogues"), "write a data set of spoken dialogues"),
     "look": (of_module("evaluation.look"), "a page to see and hear: a data set, training, a checkpoint"),

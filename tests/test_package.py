@@ -27,14 +27,14 @@ MOST_LINES = 350
 # Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
 DATA_FLOWS = {
     "nodes": {"engine", "msg", "outputs", "simulation", "recording", "dashboard", "terminal"},
-    "recording": {"audio", "outputs", "shading"},
+    "recording": {"chat", "shading"},
     "dashboard": {"outputs", "shading"},
     "terminal": {"shading"},
     "arguments": {"model"},
     "audio": {"outputs"},
     "kept": {"audio", "outputs", "transcript"},
     "engine": {"conversation", "transcript"},
-    "chat": {"conversation", "kept", "outputs", "transcript"},
+    "chat": {"conversation", "kept", "outputs", "shading", "terminal", "transcript"},
     "bench": {"conversation"},
     "verify": {"model"},
     "transcript": {"conversation"},

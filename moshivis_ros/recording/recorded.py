@@ -74,6 +74,15 @@ class Recorded:
                 told = seen.picture
         return news
 
+    def pieces_of(self, whole: Said) -> list[tuple[float, str, float]]:
+        """(time, text, gate) of what an utterance was said in, or of all of it where its pieces are not recorded."""
+        pieces = [
+            (said.start, said.text, said.gate)
+            for said in self.said
+            if not said.whole and said.speaker == whole.speaker and whole.start - 1e-3 <= said.start < whole.end
+        ]
+        return pieces or [(whole.start, whole.text, whole.gate)]
+
     def to_json(self) -> dict[str, list[dict[str, Any]]]:
         """As transcript.Transcript.to_json() writes it, of the robot; what the user said beside it, where it is known."""
         robot = [said for said in self.said if said.speaker == "robot"]

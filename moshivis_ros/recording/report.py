@@ -221,12 +221,7 @@ def _figure(recorded: Recorded, seen: Seen) -> str:
 
 
 def _utterance(recorded: Recorded, whole: Said) -> str:
-    pieces = [
-        (s.start, s.text, s.gate)
-        for s in recorded.said
-        if not s.whole and s.speaker == whole.speaker and whole.start - 1e-3 <= s.start < whole.end
-    ]
-    spoken = words(pieces or [(whole.start, whole.text, whole.gate)])
+    spoken = words(recorded.pieces_of(whole))
     marked = "".join(
         f'<span data-t="{word.time}" style="background:{shade(word.gate)}" title="gate {word.gate:.2f}">'
         f"{escape(printable(word.text))}</span>"

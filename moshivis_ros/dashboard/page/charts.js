@@ -51,8 +51,10 @@ export class Chart {
       pen.lineTo(x(time), height);
       pen.stroke();
       if (decision !== "keep" && x(time) > free) {
-        pen.fillText(words, x(time) + 3, 11);
-        free = x(time) + 6 + pen.measureText(words).width;
+        const wide = pen.measureText(words).width;
+        const left = x(time) + 3 + wide > width ? x(time) - 3 - wide : x(time) + 3;
+        pen.fillText(words, left, 11);
+        free = left + 3 + wide;
       }
     }
     if (this.limit) {

@@ -51,6 +51,7 @@ const kinds = {
       const cost = event.decision === "refresh" ? ` (encoded in ${event.encode_ms.toFixed(0)} ms)` : "";
       at("decision").textContent = `${event.decision}: ${event.reason}${cost}`;
     }
+    document.querySelector("[data-do=freeze]").classList.toggle("on", event.reason === "frozen");
     at("age").dataset.since = event.stamp ? event.t - event.age : "";
     at("cachedview").classList.toggle("stale", event.age > STALE && event.distance > 0.03);
   },
@@ -78,7 +79,7 @@ const kinds = {
   diagnostics(event) {
     told.health[event.name] = event;
     const values = event.values;
-    if (values["frame time p99 (ms)"]) {
+    if (Number(values["frame time p99 (ms)"])) {
       charts.frame.add(0, event.t, Number(values["frame time p50 (ms)"]));
       charts.frame.add(1, event.t, Number(values["frame time p99 (ms)"]));
       at("framenow").textContent = `p50 ${values["frame time p50 (ms)"]}, p99 ${values["frame time p99 (ms)"]} of 80 ms`;
@@ -88,6 +89,8 @@ const kinds = {
   speaking(event) {
     at("states").textContent = ["robot", "user"].filter((who) => event[who]).map((who) => `${who} speaks`).concat(
       ["muted", "asleep"].filter((state) => event[state])).join(", ");
+    document.querySelector("[data-do=mute]").classList.toggle("on", event.muted);
+    document.querySelector("[data-do=sleep]").classList.toggle("on", event.asleep);
   },
   able(event) {
     for (const button of document.querySelectorAll("button[data-do]")) {
@@ -95,6 +98,8 @@ const kinds = {
       button.disabled = !there;
       button.hidden = !there && !["refresh", "freeze", "mute", "reset"].includes(button.dataset.do);
     }
+    const loading = (told.health["talk engine"] || { words: "" }).words.startsWith("loading");
+    document.querySelector("[data-do=cancel_loading]").hidden = !loading;
     at("tell").hidden = !event.do.includes("say") && !event.do.includes("ask");
     for (const button of at("tell").querySelectorAll("button")) button.hidden = !event.do.includes(button.value);
   },
@@ -109,6 +114,8 @@ const kinds = {
     at("answer").textContent = event.words;
     at("answer").className = event.done ? "" : "bad";
     if (event.do === "head" && !event.done) release();
+    const button = document.querySelector(`[data-do=${event.do}][data-switch]`);
+    if (button && !event.done) button.classList.toggle("on");
   },
 };
 
