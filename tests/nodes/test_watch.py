@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from robot import Robot
 
 from moshivis_ros.nodes.messages import to_audio
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def test_what_goes_on_is_seen_in_a_terminal(robot: Robot, tmp_path: Path) -> None:
@@ -19,7 +22,7 @@ def test_what_goes_on_is_seen_in_a_terminal(robot: Robot, tmp_path: Path) -> Non
         environment={"FORCE_COLOR": "1", "COLORTERM": "truecolor", "TERM": "xterm-256color", "COLUMNS": "120"},
     )  # fmt: skip
     words, gate = robot.publisher(Transcript, "words"), robot.publisher(Gate, "gate")
-    voice, cache = robot.publisher(Audio, "audio_out"), robot.publisher(ImageCacheStatus, "image_cache")
+    voice, cache = robot.publisher(Audio, "audio_out"), robot.publisher(ImageCacheStatus, "image_cache", LATCHED)
     health = robot.publisher(DiagnosticArray, "/diagnostics")
     loud = np.full(1920, 16000, np.int16).tobytes()
     slow = DiagnosticStatus(level=DiagnosticStatus.WARN, name=f"{robot.namespace}/talk: engine", message="too slow for this")
