@@ -81,9 +81,10 @@ class Screen:
         if not self.console.is_terminal:
             self.console.file.write("\n")
             self.console.file.flush()
-        elif pieces:
-            self.console.print(self._line(speaker, pieces))
+            return
         self._draw(now=True)
+        if pieces:
+            self.console.print(self._line(speaker, pieces))
 
     def level(self, side: str, rms: float) -> None:
         self._levels[side] = level(rms)
