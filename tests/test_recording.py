@@ -37,6 +37,7 @@ def numbers(folder: Path, topic: str = "/a") -> list[int]:
 def test_the_oldest_goes_when_it_is_too_much(tmp_path: Path) -> None:
     bag = BagWriter(tmp_path / "bag", max_bytes=1e12, max_seconds=80)
     bag.write("first", "/lasting", BYTES, 0, cdr(77, 4), lasting="key")
+    assert mend(tmp_path / "bag") == 0 and list((tmp_path / "bag").glob("*.part.mcap"))  # it is being written
     for number in range(300):  # one a second
         bag.write("a", "/a", BYTES, number * 1_000_000_000, cdr(number, 100))
     bag.close()

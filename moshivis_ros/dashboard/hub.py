@@ -27,7 +27,7 @@ class Page:
 
     def __init__(self) -> None:
         self.hears = False  # wants the robot's voice
-        self.left_out = 0
+        self.left_out = self.told = 0  # messages; of which it has been told
         self._queue: asyncio.Queue[str | bytes] = asyncio.Queue(WAITING)
 
     def put(self, message: str | bytes) -> None:
@@ -119,9 +119,9 @@ class Hub:
             if jpeg:
                 shown = time.monotonic()
             for page in self.pages:
-                if page.left_out:
-                    events = [*events, {"kind": "behind", "count": page.left_out}]
-                    text = json.dumps(events)
+                if page.left_out != page.told:
+                    page.told = page.left_out
+                    page.put(json.dumps([{"kind": "behind", "count": page.left_out}]))
                 if events:
                     page.put(text)
                 if jpeg:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ PAGE = {
     "charts.js": ("charts.js", "text/javascript"),
     "sound.js": ("sound.js", "text/javascript"),
 }
+EVERYWHERE = ("0.0.0.0", "::")
 START_SECONDS = 10.0
 MOST_SOUND = 200_000  # bytes of a message of the microphone: 2 s at 48 kHz
 # Called with a wish of a page ({"do": ...}) and the page; gives the answer: whether it was done, and words.
@@ -74,7 +76,8 @@ class Server:
 
     @property
     def url(self) -> str:
-        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
+        host = socket.gethostname() if self._address.host in EVERYWHERE else self._address.host
+        host = f"[{host}]" if ":" in host else host
         token = f"?token={self._address.token}" if self._address.token else ""
         return f"http{'s' if self._address.tls else ''}://{host}:{self.port}/{token}"
 
@@ -135,13 +138,13 @@ class Server:
 
     async def _on_socket(self, request: web.Request) -> web.WebSocketResponse:
         self._check(request)
-        socket = web.WebSocketResponse(max_msg_size=MOST_SOUND, heartbeat=20.0, compress=False)
-        await socket.prepare(request)
+        link = web.WebSocketResponse(max_msg_size=MOST_SOUND, heartbeat=20.0, compress=False)
+        await link.prepare(request)
         page = Page()
         self._hub.join(page)
-        sending = asyncio.ensure_future(_send(socket, page))
+        sending = asyncio.ensure_future(_send(link, page))
         try:
-            async for message in socket:
+            async for message in link:
                 if message.type == WSMsgType.BINARY and len(message.data) > 4:
                     self._hear(page, int.from_bytes(message.data[:4], "little"), message.data[4:])
                 elif message.type == WSMsgType.TEXT:
@@ -152,16 +155,16 @@ class Server:
             sending.cancel()
             self._hub.leave(page)
             self._gone(page)
-        return socket
+        return link
 
 
-async def _send(socket: web.WebSocketResponse, page: Page) -> None:
+async def _send(link: web.WebSocketResponse, page: Page) -> None:
     while True:
         message = await page.get()
         if isinstance(message, str):
-            await socket.send_str(message)
+            await link.send_str(message)
         else:
-            await socket.send_bytes(message)
+            await link.send_bytes(message)
 
 
 def _is_here(host: str) -> bool:

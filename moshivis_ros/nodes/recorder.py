@@ -8,6 +8,7 @@ Sound of other types of message is written as moshivis_ros/msg/Audio.
 
 from __future__ import annotations
 
+import importlib
 import re
 import time
 from array import array
@@ -67,6 +68,12 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 COPIED = [  # as they come
     (Interface("transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the robot says"), 100),
     (Interface("user_transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the user says"), 100),
+    (
+        Interface(
+            "speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks (where this message is built)"
+        ),
+        10,
+    ),
     (Interface("gate", "subscribes", "moshivis_ros/msg/Gate", "how much it looks at the picture"), 100),
     (
         Interface(
@@ -128,6 +135,10 @@ class Recorder(Node):
             reader = AudioReader.of(self, topic)
             MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, topic), 100)
         for row, qos in COPIED:
+            if row.name == "speaking" and not hasattr(
+                importlib.import_module("moshivis_ros.msg"), "Speaking"
+            ):
+                continue  # built without it
             kind = message_type(row.type)
             take = partial(self._copy, row.name.lstrip("/"), self.resolve_topic_name(row.name), row.type)
             self.create_subscription(kind, row.name, take, qos, raw=True)

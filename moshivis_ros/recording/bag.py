@@ -6,6 +6,7 @@ a program that is killed leaves it, complete up to its last chunk, and mend() ma
 
 from __future__ import annotations
 
+import fcntl
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -130,6 +131,7 @@ class BagWriter:
         self._file = _File(f"{self.folder.name}_{self._number}.mcap")
         self._number += 1
         self._output = OutputFile(self.folder / self._file.name)
+        fcntl.flock(self._output.file, fcntl.LOCK_EX)  # until it is closed, by whatever end: it is being written
         self._writer = Writer(self._output.file, chunk_size=CHUNK, compression=CompressionType.LZ4)
         self._writer.start(profile="ros2", library="moshivis_ros")
         self._channels: dict[str, int] = {}
@@ -194,9 +196,13 @@ def bag_files(path: str | Path) -> list[Path]:
 
 
 def mend(folder: str | Path) -> int:
-    """Make an ordinary bag of what a killed recorder left: the number of files that were not complete."""
+    """Make an ordinary bag of what a killed recorder left: the number of files that were not complete. One that is being
+    recorded still is left alone.
+    """
     folder = Path(folder)
     parts = [file for file in bag_files(folder) if ".part" in file.name]
+    if any(_is_being_written(part) for part in parts):
+        return 0
     files = []
     for file in bag_files(folder):
         whole = _File(file.name.split(".part")[0].removesuffix(".mcap") + ".mcap")
@@ -252,6 +258,15 @@ def _messages(file: Path) -> Iterator[tuple[Schema, Channel, Message]]:
                     raise RecordingError(f"{file}: not an MCAP file, or damaged from its beginning") from None
     except OSError as error:
         raise RecordingError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _is_being_written(file: Path) -> bool:
+    with file.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _order(file: Path) -> tuple[int, str]:

@@ -88,7 +88,7 @@ def find_bag(path: Path) -> Path:
         path = max(inner, key=lambda folder: folder.stat().st_mtime) if inner else path
     if path.is_dir() and (unfinished := mend(path)):
         print(
-            f"{path}: {unfinished} file was not complete (its recorder was killed, or is running still); mended"
+            f"{path}: {unfinished} file was not complete (its recorder was killed); mended"
         )
     bag_files(path)
     return path
