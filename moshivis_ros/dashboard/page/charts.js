@@ -50,9 +50,9 @@ export class Chart {
       pen.moveTo(x(time), 0);
       pen.lineTo(x(time), height);
       pen.stroke();
-      if (decision !== "keep" && x(time) > free) {
-        const wide = pen.measureText(words).width;
-        const left = x(time) + 3 + wide > width ? x(time) - 3 - wide : x(time) + 3;
+      const wide = pen.measureText(words).width;
+      const left = x(time) + 3 + wide > width ? x(time) - 3 - wide : x(time) + 3;
+      if (decision !== "keep" && left > free) {
         pen.fillText(words, left, 11);
         free = left + 3 + wide;
       }
