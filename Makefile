@@ -23,7 +23,7 @@ help:  ## show this
 	@echo "           FUZZ_SECONDS (for which test reads inputs changed at random, 120),"
 	@echo "           TORCH_INDEX (where to take torch from instead of PyPI)"
 
-talk: .venv/built  ## a conversation through the real nodes; leaves conversation.wav and transcript.json in $(OUT)
+talk: .venv/built  ## a conversation through the real nodes; leaves a bag, conversation.wav, transcript.json and report.html in $(OUT)
 	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
 
 drive: .venv/built  ## a simulated robot is told to turn, does, and tells what it sees then

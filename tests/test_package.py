@@ -26,7 +26,10 @@ WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
 # Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
 DATA_FLOWS = {
-    "nodes": {"action", "engine", "finding", "hearing", "msg", "outputs", "simulation"},
+    "nodes": {"action", "dashboard", "engine", "finding", "hearing", "msg", "outputs", "recording", "simulation", "terminal"},
+    "recording": {"chat", "options", "shading"},
+    "dashboard": {"outputs", "shading"},
+    "terminal": {"shading"},
     "hearing": {"audio"},
     "arguments": {"model", "options"},
     "options": {"sampling", "vision"},
@@ -34,7 +37,7 @@ DATA_FLOWS = {
     "audio": {"outputs"},
     "kept": {"audio", "outputs", "transcript"},
     "engine": {"conversation", "transcript"},
-    "chat": {"conversation", "kept", "options", "outputs", "transcript"},
+    "chat": {"conversation", "kept", "options", "outputs", "shading", "terminal", "transcript"},
     "bench": {"conversation"},
     "doctor": {"finding", "nodes", "conversation"},
     "verify": {"model"},
@@ -109,7 +112,7 @@ def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
     required = {name(line) for line in metadata["install_requires"]}
     extra = {
         name(line)
-        for part in ("evaluation", "gguf", "listener", "onnx", "simulation", "training")
+        for part in ("dashboard", "evaluation", "gguf", "listener", "onnx", "record", "simulation", "training")
         for line in metadata["extras_require"][part]
     }
     known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | WHERE_ROS_IS | {"moshivis_ros"}

@@ -21,9 +21,9 @@ from moshivis_ros.nodes.interface import Parameter
 
 NODES = (
     "talk", "microphone", "speaker", "echo_canceller", "listener", "commands", "audio_file", "video_file", "recorder",
-    "sim_camera", "deadman",
+    "dashboard", "sim_camera", "deadman",
 )  # fmt: skip
-CONFIGURED = ("talk", "microphone", "speaker", "echo_canceller")  # the nodes of talk.launch.py
+CONFIGURED = ("talk", "microphone", "speaker", "echo_canceller", "recorder", "dashboard")  # the nodes of talk.launch.py
 SOURCES = Path(__file__).resolve().parents[2]
 HEAD = """# Interface
 

@@ -22,7 +22,7 @@ from nav_msgs.msg import Odometry
 from std_msgs.msg import Float64
 
 from moshivis_ros import arguments
-from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
+from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
 from moshivis_ros.audio.files import read
 from moshivis_ros.audio.pcm import encode
 from moshivis_ros.msg import Audio, ImageCacheStatus, Speaking, Transcript
@@ -85,7 +85,7 @@ class Drive(Demo):
         self.told = self.speaking = False  # by the listener; whether anybody speaks
         self.answer = ""  # the robot's newest utterance
         self._goal: float | None = None
-        self._sound = np.zeros(0, np.float32)  # yet to be heard
+        self._sound: Float = np.zeros(0, np.float32)  # yet to be heard
         self._voice = self.create_publisher(Audio, "audio_in", 100)
         self._base = self.create_publisher(Twist, "cmd_vel", 1)
         self.create_subscription(Odometry, "odom", self._on_odometry, 10)
