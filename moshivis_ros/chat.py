@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
@@ -22,7 +23,9 @@ from moshivis_ros.audio.framing import AudioInput, Framer, silence
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.kept import Kept
 from moshivis_ros.options import OPTIONS, REFRESH, Options
-from moshivis_ros.transcript import Piece, Utterance
+from moshivis_ros.shading import words
+from moshivis_ros.terminal import Screen, shaded
+from moshivis_ros.transcript import Piece, Transcript, Utterance
 
 if TYPE_CHECKING:
     from moshivis_ros.conversation import Conversation, Frame
@@ -148,21 +151,21 @@ def run(args: argparse.Namespace) -> int:
                 for frame, voice in listened:
                     kept.add(frame, voice)
             kept.finish()
-            for utterance in kept.transcript.utterances:
-                print(f"{utterance.start:7.2f} s  {_printable(utterance.text)}  (gate {utterance.gate:.2f})")
+            _print(kept.transcript)
             for note in recording.notes:
                 print(f"moshivis: {note}", file=sys.stderr)
         else:
             with (
                 _watching(conversation, video if args.video else camera),
                 closing(talk(conversation, args.microphone, args.speaker)) as live,
+                Screen() as screen,
             ):
                 try:
-                    for frame, voice in live:
-                        _show(kept.add(frame, voice))
+                    for frame, heard in live:
+                        _show(screen, frame, heard, kept.add(frame, frame.pcm))
                 except KeyboardInterrupt:
                     pass
-            _show(kept.finish())
+            kept.finish()
     return 2 if kept.failed else 0
 
 
@@ -200,7 +203,7 @@ def _frames(sound: Iterable[Float]) -> Iterator[tuple[Float, int]]:
 def talk(
     conversation: Conversation, microphone: str | None, speaker: str | None
 ) -> Generator[tuple[Frame, Float], None, None]:
-    """Listens and answers without end -> (frame, its voice, float32 [1920])."""
+    """Listens and answers without end -> (frame, the sound that it answers, float32 [1920])."""
     audio = AudioInput()
     with Microphone(microphone) as ear, Speaker(speaker) as mouth:
         print(f"Listening to {ear.name!r}, speaking through {mouth.name!r}. Ctrl-C ends.", file=sys.stderr)
@@ -214,7 +217,7 @@ def talk(
                 ):
                     frame = conversation.step(pcm)
                     mouth.write(frame.pcm)
-                    yield frame, frame.pcm
+                    yield frame, pcm
         finally:
             if audio.counts.lost:
                 lost = audio.counts.lost / BLOCKS_PER_SECOND
@@ -224,16 +227,27 @@ def talk(
                 )
 
 
-def _show(news: Iterable[Piece | Utterance]) -> None:
+def _show(screen: Screen, frame: Frame, heard: Float, news: Iterable[Piece | Utterance]) -> None:
     for item in news:
-        print(_printable(item.text) if isinstance(item, Piece) else "\n", end="", flush=True)
+        if isinstance(item, Piece):
+            screen.piece("robot", item.text, item.gate)
+        else:
+            screen.over("robot")
+    screen.level("user", float(np.sqrt(np.mean(heard**2))))
+    screen.level("robot", float(np.sqrt(np.mean(frame.pcm**2))))
+    screen.gate(frame.gate_normalised)
+    sight = frame.image
+    words = f"{sight.age:.1f} s old, {sight.decision}: {sight.reason}" if sight.has_image else sight.reason
+    screen.tell("picture", words)
 
 
-def _printable(text: str) -> str:
-    """A random model says control characters too: they must not reach the terminal."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+def _print(transcript: Transcript) -> None:
+    """What was said in answer to a recording, a line for each utterance."""
+    console = Console(highlight=False, soft_wrap=True)
+    for utterance in transcript.utterances:
+        pieces = [(p.time, p.text, p.gate) for p in transcript.pieces if p.utterance == utterance.number]
+        pieces[0] = pieces[0][0], pieces[0][1].lstrip(), pieces[0][2]
+        console.print(f"{utterance.start:7.2f} s  ", shaded(words(pieces)), f"  (gate {utterance.gate:.2f})", sep="")
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def init(parser: Parser) -> Run:
         "weights. What it says is noise."
     )
     parser.add_argument("folder", help="made if it is not there")
-    parser.add_argument("--size", default="tiny", help="preset of the network (%(default)s)")
+    parser.add_argument("--size", default="tiny", help="of the network: tiny, or full, which is 16.9 GB on disk (%(default)s)")
     parser.add_argument(
         "--seed", type=arguments.seed, default=0, help="the same seed gives the same weights (%(default)s)"
     )
@@ -118,6 +118,9 @@ COMMANDS = {
     "quantize": (quantize, "write a checkpoint with smaller weights"),
     "bench": (of_module("bench.command"), "measure every stage of a frame"),
     "export-image-encoder": (of_module("model.onnx_encoder"), "write the image encoder as an ONNX file"),
+    "report": (of_module("recording.report"), "a page about a recorded conversation"),
+    "replay": (of_module("recording.replay"), "a recorded conversation with another policy or model"),
+    "watch": (of_module("nodes.watch"), "a running talk node in the terminal (needs ROS 2)"),
     "study-refresh": (of_module("study.command"), "compare policies of looking again"),
     "make-dialogues": (of_module("training.make_dialogues"), "write a data set of spoken dialogues"),
     "look": (of_module("evaluation.look"), "a page to see and hear: a data set, training, a checkpoint"),

@@ -20,6 +20,7 @@ from moshivis_ros.model import released
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.cost import (
     MIMI_LAUNCHES,
+    WORKING,
     bytes_per_step,
     launch_seconds,
     launches,
@@ -39,7 +40,6 @@ WINDOWS = (None, "int8")
 FRAME = 0.08  # seconds
 QUICK = 0.064  # of them: the rest is for frames that take longer than most, and for pictures
 SMALL = 100_000_000  # bytes of a file whose weights any processor reads in time: there is nothing to decide
-WORKING = 500_000_000  # bytes beside what is counted: recorded steps, libraries, one tensor while loading
 MEASURED_ROWS = 1 << 16  # that the bandwidth is measured with, of 4 kB: more than any cache holds
 SLACK = {
     "cuda": 1.2,

@@ -1,8 +1,8 @@
 """The whole robot on one machine without hardware: real nodes in processes of their own, a recorded question,
 photos.
 
-`make talk`, or `ros2 run moshivis_ros demo`. Prints what the robot says and sees while it does, leaves
-conversation.wav and transcript.json, and ends by itself.
+`make talk`, or `ros2 run moshivis_ros demo`. Prints what the robot says and sees while it does, leaves a bag,
+conversation.wav, transcript.json and report.html, and ends by itself.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from moshivis_ros.audio.files import read
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
 from moshivis_ros.nodes.messages import to_nanoseconds
+from moshivis_ros.recording import report
 from moshivis_ros.vision.sources import photos
 
 NAMESPACE = "/moshivis_demo"
@@ -60,6 +61,15 @@ class DemoError(MoshiVisError):
 
 def main(args: list[str] | None = None) -> int:
     options = _options(args)
+    code = staged(partial(_talk, options))
+    if not code:
+        print(f"\nlisten to {options.out / 'conversation.wav'} (left the robot, right you); "
+              f"the words are in {options.out / 'transcript.json'}")  # fmt: skip
+    return code
+
+
+def staged(play: Callable[[ExitStack], None]) -> int:
+    """Play a demo: the exit code. What it enters into the stack is ended when it is over, and on Ctrl-C."""
     # A demo is nobody else's business on the network.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     # Noticed in Demo.until() only: an exception in the middle of starting a process would lose that process.
@@ -68,7 +78,7 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         with ExitStack() as stack:
-            _talk(options, stack)
+            play(stack)
     except Stopped:
         print("\nstopped")
         return 130
@@ -77,8 +87,6 @@ def main(args: list[str] | None = None) -> int:
         return 1
     finally:
         rclpy.try_shutdown()
-    print(f"\nlisten to {options.out / 'conversation.wav'} (left the robot, right you); "
-          f"the words are in {options.out / 'transcript.json'}")  # fmt: skip
     return 0
 
 
@@ -102,22 +110,22 @@ def _options(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("conversation"), help="folder for what is recorded")
     parser.add_argument("--speaker", action="store_true", help="also play the robot's voice")
     options = parser.parse_args(args)
-    options.audio = options.audio or _media() / "question.wav"
-    options.images = options.images or _media()
+    options.audio = options.audio or shared("media") / "question.wav"
+    options.images = options.images or shared("media")
     return options
 
 
-def _media() -> Path:
-    """The folder of the project's own recordings and pictures, in a source tree or installed."""
-    source = Path(__file__).resolve().parents[2] / "media"
-    return source if source.is_dir() else _prefix() / "share" / "moshivis_ros" / "media"
+def shared(folder: str) -> Path:
+    """A folder of the project, such as media (its recordings and pictures), in a source tree or installed."""
+    source = Path(__file__).resolve().parents[2] / folder
+    return source if source.is_dir() else prefix() / "share" / "moshivis_ros" / folder
 
 
-def _prefix() -> Path:
+def prefix() -> Path:
     """Where the package was installed by colcon."""
-    for prefix in [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]:
-        if (Path(prefix) / "lib" / "moshivis_ros" / "talk").exists():
-            return Path(prefix)
+    for folder in [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]:
+        if (Path(folder) / "lib" / "moshivis_ros" / "talk").exists():
+            return Path(folder)
     raise DemoError("moshivis_ros is not built: run `make build`, or colcon build and source its setup file")
 
 
@@ -127,10 +135,11 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
         print(BUILTIN)
     node = Demo()
     stack.callback(node.destroy_node)
-    talk = stack.enter_context(_running("talk", model=model, device=options.device))
-    recorder = stack.enter_context(_running("recorder", folder=str(options.out)))
+    talk = stack.enter_context(running("talk", model=model, device=options.device))
+    bag = options.out / time.strftime("bag_%Y-%m-%d_%H-%M-%S")
+    recorder = stack.enter_context(running("recorder", folder=str(bag)))
     if options.speaker:
-        stack.enter_context(_running("speaker"))
+        stack.enter_context(running("speaker"))
     nodes = {"talk": talk, "recorder": recorder}
     print(f"loading {model} ...")
     node.change_state(Transition.TRANSITION_CONFIGURE, nodes)
@@ -139,26 +148,30 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     question = {"path": str(options.audio), "tail": options.seconds, "listeners": LISTENERS}
     for turn, picture in enumerate(pictures):
         node.until(lambda: not node.is_shown(), nodes, START_SECONDS)
-        with _running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
+        with running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
             showing = {**nodes, "video_file": camera}
             node.until(node.is_shown, showing, START_SECONDS)
             if not turn:
                 node.change_state(Transition.TRANSITION_ACTIVATE, showing)
             print(f"\n[shown {picture.name}, asked {options.audio.name}]", flush=True)
             node.asked = 0
-            with _running("audio_file", **question) as voice:
+            with running("audio_file", **question) as voice:
                 node.until(partial(node.has_heard, seconds), {**showing, QUESTION: voice}, None)
     node.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
     _stop("recorder", recorder)
     if not node.frames:
         raise DemoError("the robot said nothing, not even silence: no message came on audio_out")
     print(f"\n\n{node.frames} frames of 80 ms, {node.refreshes} pictures seen")
+    wav, transcript = options.out / "conversation.wav", options.out / "transcript.json"
+    report.write(bag, options.out / "report.html", wav, transcript)
+    print(f"\nlisten to {wav} (left the robot, right you); the words are in {transcript},\n"
+          f"all of it in {options.out / 'report.html'}, recorded as {bag}")  # fmt: skip
 
 
 @contextmanager
-def _running(executable: str, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(executable: str, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A node in a process of its own, ended at the end."""
-    command = [_prefix() / "lib" / "moshivis_ros" / executable, "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    command = [prefix() / "lib" / "moshivis_ros" / executable, "--ros-args", "-r", f"__ns:={NAMESPACE}"]
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else value
         command += [
@@ -202,7 +215,7 @@ class Demo(Node):
         self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
 
     def until(
-        self, condition: Callable[[], bool], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
+        self, condition: Callable[[], object], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
     ) -> None:
         """Print what comes until the condition holds. Raises DemoError when a node has ended or time is up,
         Stopped.
