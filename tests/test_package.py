@@ -26,7 +26,7 @@ WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
 # Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
 DATA_FLOWS = {
-    "nodes": {"engine", "msg", "outputs", "simulation"},
+    "nodes": {"engine", "action", "msg", "outputs", "simulation"},
     "arguments": {"model"},
     "audio": {"outputs"},
     "kept": {"audio", "outputs", "transcript"},
