@@ -12,9 +12,9 @@ in_venv := VIRTUAL_ENV=$(venv) CMAKE_PREFIX_PATH=$(venv) PATH="$(venv)/bin:$$PAT
 run := AMENT_PREFIX_PATH=$(venv) $(in_venv)
 configs := moshivis_ros/training/configs
 trained := build/builtin
-sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shell find msg moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
+sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shell find msg action moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help talk test soak build lint builtin clean
+.PHONY: help talk test soak docs build lint builtin clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -26,8 +26,8 @@ help:  ## show this
 talk: .venv/built  ## a conversation through the real nodes; leaves a bag, conversation.wav, transcript.json and report.html in $(OUT)
 	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
 
-test: lint  ## all tests
-	@$(run) python -m pytest
+test: lint  ## all tests, two at a time
+	@$(run) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 
 soak: .venv/built  ## a conversation of MINUTES beside LOAD other programs: latency, memory, exactness
 	@$(run) python benchmarks/soak.py --minutes $(MINUTES) --load $(LOAD)
@@ -35,6 +35,9 @@ soak: .venv/built  ## a conversation of MINUTES beside LOAD other programs: late
 lint: .venv/built  ## ruff and mypy
 	@$(run) ruff check .
 	@$(run) mypy
+
+docs: .venv/built  ## the pages of docs/ as a site in build/site
+	@$(run) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 build: .venv/built  ## set up .venv and build the package into it
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import threading
 import time
@@ -21,10 +22,10 @@ from moshivis_ros.audio.devices import BLOCKS_PER_SECOND, Microphone, Speaker
 from moshivis_ros.audio.framing import AudioInput, Framer, silence
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.kept import Kept
+from moshivis_ros.options import OPTIONS, REFRESH, Options
 from moshivis_ros.shading import words
 from moshivis_ros.terminal import Screen, shaded
 from moshivis_ros.transcript import Piece, Transcript, Utterance
-from moshivis_ros.vision.refresh_policy import POLICIES, Settings
 
 if TYPE_CHECKING:
     from moshivis_ros.conversation import Conversation, Frame
@@ -34,13 +35,6 @@ if TYPE_CHECKING:
 
 RELEASED = "kyutai/moshika-vis-pytorch-bf16"
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
-SAMPLING = {  # the fields of model.sampling.Sampling, whose defaults hold
-    "text_temperature": (arguments.number(0, 10), "chance in the choice of words, 0 for none (default: what suits the model)"),
-    "text_top_k": (arguments.whole(1, 1_000_000), "how many words are considered"),
-    "audio_temperature": (arguments.number(0, 10), "chance in the voice, 0 for none (default: what suits the model)"),
-    "audio_top_k": (arguments.whole(1, 1_000_000), "how many sounds are considered"),
-}
-
 DESCRIPTION = """\
 Talk with the model about what it sees. With --audio it answers a recording as fast as it can; without, it listens
 to the microphone and answers through the loudspeaker until Ctrl-C. What it leaves is written while it talks, beside its
@@ -55,14 +49,15 @@ examples:
   moshivis chat --model my-checkpoint ...      a folder; see `moshivis init --help` for one to try things with
   moshivis chat --model {RELEASED} ...
 
-The last one, the real model, is downloaded once (16.6 GB) and needs a GPU with 24 GB.
+The last one, the real model, is downloaded once (16.6 GB) and needs a GPU: one with 24 GB takes it as it is, one with 12 GB
+in 8 bits, one with 8 GB in 4; --quantize chooses by itself.
 Licence: CC-BY 4.0; its image encoder: Gemma terms.
 """
 
 RANDOM = f"""\
 NOTE: this model is random (it was written by `moshivis init`): what it says is noise, only the plumbing is real.
 For a real conversation: --model {RELEASED}
-(16.6 GB, downloaded by itself, licence CC-BY 4.0; needs a GPU with 24 GB).
+(16.6 GB, downloaded by itself, licence CC-BY 4.0; needs a GPU with 8 GB or more).
 """
 
 
@@ -95,16 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hears.add_argument(
         "--microphone", metavar="NAME", help="part of the name, or index, of the device to listen to"
     )
-    hears.add_argument(
-        "--refresh-policy", choices=POLICIES, default=Settings.policy, help="when to look again (%(default)s)"
-    )
-    hears.add_argument(
-        "--refresh-interval",
-        type=arguments.number(0, 3600),
-        default=Settings.interval,
-        metavar="S",
-        help="seconds between two looks of the policy `interval` (%(default)s)",
-    )
 
     gives = parser.add_argument_group("what it gives")
     gives.add_argument(
@@ -126,22 +111,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="builtin",
         help="a folder, or a Hugging Face repository (%(default)s: the miniature of the package)",
     )
-    model.add_argument("--revision", help="commit or tag of the repository")
-    model.add_argument(
-        "--device", type=arguments.device, default="auto", help="cuda, cpu, ... (the GPU where there is one)"
-    )
-    model.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), help="(bfloat16 on a GPU, float32 on a CPU)"
-    )
-    model.add_argument("--seed", type=arguments.seed, help="the same seed says the same thing again")
-    for name, (kind, meaning) in SAMPLING.items():
-        model.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
+    looks = parser.add_argument_group("when it looks again")
+    for option in OPTIONS:
+        arguments.add(looks if option.name.startswith(REFRESH) else model, option)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs one conversation. Everything that can be wrong with the files is found before the model is loaded."""
     from moshivis_ros.vision import sources  # here, so that --help is quick
 
+    logging.basicConfig(format="moshivis: %(message)s")
+    logging.getLogger("moshivis_ros").setLevel(logging.INFO)
     recording = files.Recording(args.audio) if args.audio else None
     photo = sources.photo(args.image) if args.image else None
     video = sources.pictures(args.video, args.slide_seconds) if args.video else iter(())
@@ -151,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
     with Kept(args.out, args.transcript, seconds) as kept, closing(_load(args)) as conversation:
         if conversation.is_random:
             print(RANDOM, file=sys.stderr)
+        if conversation.choice.reason:
+            print(conversation.choice.reason, file=sys.stderr)
         if conversation.config.about:
             print(f"It can talk about {conversation.config.about}.", file=sys.stderr)
         if photo is not None:
@@ -296,16 +278,5 @@ def _watching(conversation: Conversation, pictures: Pictures) -> Iterator[None]:
 def _load(args: argparse.Namespace) -> Conversation:
     # Here, so that a wrong file name is told before torch has taken its seconds to load.
     from moshivis_ros.conversation import Conversation
-    from moshivis_ros.model import torch
-    from moshivis_ros.model.sampling import Sampling
 
-    sampling = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
-    return Conversation.load(
-        args.model,
-        device=args.device,
-        dtype=args.dtype and getattr(torch, args.dtype),
-        revision=args.revision,
-        sampling=Sampling(**sampling),
-        seed=args.seed,
-        refresh=Settings(policy=args.refresh_policy, interval=args.refresh_interval),
-    )
+    return Conversation.load(args.model, Options.of(vars(args)))

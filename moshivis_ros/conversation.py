@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -25,50 +23,40 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 import torch
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
-from moshivis_ros.errors import AudioError, ConfigError
+from moshivis_ros.audio.voice import VOICE_COMMAND
+from moshivis_ros.errors import ConfigError
+from moshivis_ros.frame import Frame, check_pcm
+from moshivis_ros.goals import Asking, Goals, Interrupt, Saying
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
-from moshivis_ros.model.device import find_device
+from moshivis_ros.model.device import BESIDE, STEP, computing, find_device, stream_of
+from moshivis_ros.model.fit import Choice, choose
 from moshivis_ros.model.image_encoder import check_image, preprocess
 from moshivis_ros.model.lm import MoshiVis, reported_gate
-from moshivis_ros.model.onnx_encoder import OnnxImageEncoder
-from moshivis_ros.model.sampling import Sampling
+from moshivis_ros.model.onnx_encoder import onnx_in_place_of
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.options import Options
+from moshivis_ros.renewal import Renewal
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.vision.gate import GateNormaliser
 from moshivis_ros.vision.image_cache import Picture
 from moshivis_ros.vision.refresh_policy import Settings
 from moshivis_ros.vision.view import ImageStatus, View
+
+__all__ = ["Asking", "Conversation", "Frame", "Saying"]
 
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
 SENTENCE_END = (".", "!", "?", "…")
 PAUSE_FRAMES = 8  # frames (0.64 s) without text after which the model counts as silent
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """80 ms of the model's answer. Sound, text and gate in one frame belong together.
-
-    index: number of the input frame it answers, from 0. Frame 0 is silence with text None.
-    pcm: float32 [1920], 24 kHz, -1..1. text: a piece of the transcript with its leading space, or None.
-    gate: mean over channels and the last 10 layers, 0..1, 0 without a picture; gate_per_layer: float32
-    [layers]. gate_normalised: 0 (the model looks away) .. 1 (it looks).
-    image: the state of the image cache after this frame.
-    """
-
-    index: int
-    pcm: NDArray[np.float32]
-    text: str | None
-    gate: float
-    gate_per_layer: NDArray[np.float32]
-    gate_normalised: float
-    image: ImageStatus
-
-
 class Conversation:
     """One full-duplex conversation. ``step`` belongs to one thread; everything else may be called from
     any.
     """
+
+    choice = Choice(None, None)  # the form that load() chose
 
     def __init__(
         self,
@@ -81,7 +69,10 @@ class Conversation:
         refresh: Settings | None = None,
         image_size: int | None = None,
         kv_cache: str | None = None,
+        greet: bool = True,
         image_encoder: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+        renew_after: float = 0.0,
+        renew_keep: float = 10.0,
     ) -> None:
         self.config = model.config
         self._model = model
@@ -95,71 +86,57 @@ class Conversation:
                 f"image_size {image_size} is smaller than one patch ({self.config.siglip.patch_size})"
             )
         room = self.config.image_tokens(self._image_size)
-        self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache)
+        self.renewal = Renewal(renew_after, renew_keep, self.config.context)
         if seed is None:
             seed = int(torch.seed() % 2**31)
-        self._stream.set_sampling(sampling or Sampling(), seed)
-        self._encoder_stream = (
-            torch.cuda.Stream(self._device, priority=0) if self._device.type == "cuda" else None
-        )
         self._view = View(self._encode, refresh or Settings())
         self._lock = threading.Lock()  # held while the stream's buffers are in use
         self._clock = 0  # frames since loading: unlike the frame index it never goes back
         self._silent_frames = 0  # since the last text
         self._previous_gate: tuple[NDArray[np.float32], float, float]  # per layer, mean, normalised
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
-        with self._on_device():
+        with computing(self._device, STEP):
+            self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache, keep=self.renewal.keep)
+            self._stream.set_sampling(sampling or Sampling(), seed)
+            self._goals = Goals(self._stream, tokenizer, greet)
             self._start()
             self._warm_up()
 
     @classmethod
     def load(
-        cls,
-        name_or_folder: str | Path,
-        *,
-        device: str | torch.device = "auto",
-        dtype: torch.dtype | None = None,
-        revision: str | None = None,
-        sampling: Sampling | None = None,
-        seed: int | None = None,
-        refresh: Settings | None = None,
-        image_size: int | None = None,
-        quantize: str | None = None,
-        kv_cache: str | None = None,
-        image_encoder: str = "torch",
+        cls, name_or_folder: str | Path, options: Options | None = None, **single: Any
     ) -> Conversation:
         """Load a checkpoint: a folder, a Hugging Face repo id, which is downloaded once, or a file of either.
 
-        device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
-        given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
-        quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py). kv_cache: int8 for an
-        attention window of half the size. image_encoder: torch, or onnx for the file that ``moshivis
-        export-image-encoder`` wrote.
-        Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
+        ``options``, or ``single`` ones of them by their names (``device="cuda", seed=3``): see options.Options. What
+        ``auto`` decided is in ``choice``. Raises CheckpointError, ConfigError or MissingDependencyError, each saying what
+        to do.
         """
-        device = find_device(device)
-        if seed is not None and not 0 <= seed < 2**31:
-            raise ConfigError(f"seed must be from 0 to {2**31 - 1}, not {seed}")
-        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        path = resolve(name_or_folder, revision, device, kv_cache)
-        model = load_model(path, device, dtype, quantize, kv_cache)
+        options = replace(options or Options(), **single)
+        device = find_device(options.device)
+        default = "bfloat16" if device.type == "cuda" else "float32"
+        dtype = getattr(torch, default if options.dtype == "auto" else options.dtype)
+        path = resolve(name_or_folder, options.revision, device, options.smallest_window)
+        choice = choose(path, device, dtype, options.quantize, options.kv_cache)
+        model = load_model(path, device, dtype, choice.quantize, choice.kv_cache)
         folder = path if path.is_dir() else path.parent
-        codec = Codec.load(folder, model.config, device)
-        tokenizer = Tokenizer.load(folder, model.config)
-        if image_encoder not in ("torch", "onnx"):
-            raise ConfigError(f"image_encoder must be torch or onnx, not {image_encoder!r}")
-        size = image_size or model.config.image_size
-        return cls(
+        size = options.image_size or model.config.image_size
+        conversation = cls(
             model,
-            codec,
-            tokenizer,
-            sampling=sampling,
-            seed=seed,
-            refresh=refresh,
-            image_size=image_size,
-            kv_cache=kv_cache,
-            image_encoder=OnnxImageEncoder(folder, model, size) if image_encoder == "onnx" else None,
+            Codec.load(folder, model.config, device),
+            Tokenizer.load(folder, model.config),
+            sampling=options.sampling,
+            seed=options.seed,
+            refresh=options.refresh,
+            image_size=options.image_size,
+            kv_cache=choice.kv_cache,
+            image_encoder=onnx_in_place_of(model, folder, size) if options.image_encoder == "onnx" else None,
+            renew_after=options.renew_after,
+            renew_keep=options.renew_keep,
+            greet=options.greet,
         )
+        conversation.choice = choice
+        return conversation
 
     @property
     def is_random(self) -> bool:
@@ -228,12 +205,29 @@ class Conversation:
     def settle(self) -> None:
         """Block until no picture is on its way any more; what was, is in the cache."""
         self._view.wait()
-        with self._lock:
+        with self._lock, computing(self._device, STEP):
             self._view.swap(self._stream.set_image)
+
+    def say(self, text: str, interrupt: Interrupt = "wait", uninterruptible: bool = False) -> Saying:
+        """Say these words in the robot's own voice, with the steps that follow; returns at once.
+
+        See Goals.say, and goals.py for who wins. Raises WordsError for words that the model cannot say, and names them.
+        """
+        return self._goals.say(text, interrupt, uninterruptible)
+
+    def ask(self, text: str, alone: bool = False, voice_command: str = VOICE_COMMAND) -> Asking:
+        """Have a text spoken into the robot's ear and collect the answer, with the steps that follow. See Goals.ask."""
+        return self._goals.ask(text, alone, voice_command)
+
+    def tune(self, sampling: Sampling, refresh: Settings, seed: int | None = None) -> None:
+        """Change while talking how tokens are drawn, when it looks and (if given) the seed of what follows."""
+        with self._lock, computing(self._device, STEP):
+            self._stream.set_sampling(sampling, seed)
+        self._view.settings = refresh
 
     def reset(self) -> None:
         """Start a new conversation. The picture stays; camera frames from before will not be looked at."""
-        with self._lock:
+        with self._lock, computing(self._device, STEP):
             self._start()
 
     def close(self) -> None:
@@ -243,9 +237,7 @@ class Conversation:
     def __enter__(self) -> Conversation:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def step(self, pcm: NDArray[np.float32]) -> Frame:
@@ -253,30 +245,29 @@ class Conversation:
 
         Raises AudioError for another shape or type and for samples that are not finite.
         """
-        _check_pcm(pcm)
-        with self._lock, self._on_device():
+        check_pcm(pcm)
+        with self._lock, computing(self._device, STEP):
             self._view.swap(self._stream.set_image)
+            heard, cut = self._goals.hear(pcm)
             with torch.no_grad():
-                sound = torch.from_numpy(pcm).to(self._device)[None, None]
+                sound = torch.from_numpy(heard).to(self._device)[None, None]
                 out = self._stream.step(self._codec.encode(sound))
+                # Before the next recording runs: these tensors are its memory too.
+                told = torch.cat((out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float()))
                 answer = (
                     self._codec.decode(out.tokens[:, 1:])[0, 0]
                     if self._stream.warm
                     else torch.zeros_like(sound[0, 0])
                 )
                 # One copy to the host for everything: gates, the reported gate, the text token, the sound.
-                parts = (out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float(), answer.float())
-                host = torch.cat(parts).cpu().numpy()
+                host = torch.cat((told, answer.float())).cpu().numpy()
         layers = self.config.num_layers
-        gates, gate, token, samples = (
-            host[:layers],
-            float(host[layers]),
-            int(host[layers + 1]),
-            host[layers + 2 :],
-        )
-        text = self._text.push(token) if self._stream.warm else None
-        self._silent_frames = 0 if text else self._silent_frames + 1
+        gates, gate = host[:layers], float(host[layers])
+        token, samples = int(host[layers + 1]), host[layers + 2 :]
         gates_of_text, gate_of_text, normalised_of_text = self._previous_gate
+        text = self._text.push(token) if self._stream.warm else None
+        text, samples = self._goals.speak(token, text, samples, normalised_of_text, self._view.status)
+        self._silent_frames = 0 if text else self._silent_frames + 1
         self._normaliser, normalised = self._normaliser.update(gate, self._stream.has_image)
         # A text token comes out one step after the gate that was open while it was chosen.
         self._previous_gate = (gates.copy(), gate, normalised)
@@ -287,8 +278,18 @@ class Conversation:
             speaking=self._silent_frames < PAUSE_FRAMES,
             phrase_end=pause or (text or "").endswith(SENTENCE_END),
         )
+        with self._lock, computing(self._device, STEP):  # after the answer: a GPU does it while that is played
+            if self.renewal.due(self._index, self._stream.steps, self._silent_frames, pcm, samples):
+                self._stream.renew()
         frame = Frame(
-            self._index, samples, text, gate_of_text, gates_of_text, normalised_of_text, self._view.status
+            self._index,
+            samples,
+            text,
+            gate_of_text,
+            gates_of_text,
+            normalised_of_text,
+            self._view.status,
+            cut,
         )
         self._index += 1
         self._clock += 1
@@ -299,17 +300,15 @@ class Conversation:
         """Stream time in seconds; offline it runs as fast as the frames do."""
         return self._clock * FRAME_SECONDS
 
-    def _on_device(self) -> AbstractContextManager[Any]:
-        """What the caller's thread computes with: Mimi records, and Triton starts kernels, on the current GPU."""
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
-
     def _start(self) -> None:
         """The state of one conversation, at its beginning."""
         self._stream.reset()
         self._codec.reset()
+        self._goals.start()
         self._text = self._tokenizer.decoder()
         self._index = 0
         self._silent_frames = PAUSE_FRAMES
+        self.renewal.begin()
         self._previous_gate = (np.zeros(self.config.num_layers, np.float32), 0.0, 0.0)
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
         self._view.restart()
@@ -317,7 +316,7 @@ class Conversation:
     def _warm_up(self) -> None:
         """Run every path once, so that the first frames of a conversation are as quick as all others."""
         self._stream.record()
-        self._codec.record()
+        self._codec.record(self._stream.pool)
         size = self._image_size
         self._stream.set_image(self._encode(np.zeros((size, size, 3), np.uint8)))
         for bucket in (*self._stream.buckets, 0):
@@ -330,18 +329,13 @@ class Conversation:
     def _encode(self, image: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-attention keys and values of a picture, computed beside the stream."""
         pixels = preprocess(image, self._image_size)
-        with torch.no_grad(), self._on_device(), torch.cuda.stream(self._encoder_stream):
-            kv = self._image_kv(pixels.to(self._device))
-        if self._encoder_stream is not None:
-            self._encoder_stream.synchronize()
-            for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
-                tensor.record_stream(torch.cuda.default_stream(self._device))
+        on_gpu = self._device.type == "cuda"
+        with torch.no_grad(), computing(self._device, BESIDE):
+            if on_gpu:  # from memory that is not paged it takes them by itself, and no thread waits
+                pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+            kv = self._image_kv(pixels)
+            if on_gpu:
+                torch.cuda.current_stream().synchronize()
+                for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
+                    tensor.record_stream(stream_of(self._device, STEP))
         return kv
-
-
-def _check_pcm(pcm: NDArray[np.float32]) -> None:
-    if not isinstance(pcm, np.ndarray) or pcm.dtype != np.float32 or pcm.shape != (FRAME_SIZE,):
-        what = f"{pcm.dtype} {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
-        raise AudioError(f"a frame is a numpy float32 array [{FRAME_SIZE}] (80 ms, 24 kHz, mono), not {what}")
-    if not np.isfinite(pcm).all():
-        raise AudioError("the frame holds NaN or infinite samples: replace them by 0 before step()")

@@ -17,6 +17,10 @@ class AudioError(MoshiVisError, ValueError):
     """Sound that cannot be used: wrong rate, channel count, length or samples."""
 
 
+class WordsError(MoshiVisError, ValueError):
+    """Text that the model cannot say, or that cannot be spoken to it."""
+
+
 class ImageError(MoshiVisError, ValueError):
     """A picture that cannot be used: wrong shape, type, size or encoding."""
 

@@ -17,9 +17,9 @@ need g++ command -v c++
 need libgl1 library libGL.so.1
 need libglib2.0-0 library libgthread-2.0.so.0
 need libegl1 library libEGL.so.1
-need libportaudio2 library libportaudio.so.2
 
 if [ "${1:-}" = all ]; then
+  need libportaudio2 library libportaudio.so.2
   need libespeak-ng1 library libespeak-ng.so.1
   # Ubuntu's is a snap, which a container cannot run: there the tests in a browser are skipped.
   grep -q '^ID=debian' /etc/os-release && need chromium command -v chromium

@@ -29,6 +29,7 @@ class Parrot:
 
     is_random = False
     config = SimpleNamespace(about="")
+    choice = SimpleNamespace(reason="")
 
     def __init__(self, ends_at: int = -1) -> None:
         self.ends_at = ends_at  # step in which Ctrl-C is pressed

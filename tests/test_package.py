@@ -26,19 +26,24 @@ WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
 # Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
 DATA_FLOWS = {
-    "nodes": {"engine", "msg", "outputs", "simulation", "recording", "dashboard", "terminal"},
+    "nodes": {"action", "engine", "msg", "outputs", "simulation", "recording", "dashboard", "terminal"},
     "recording": {"chat", "shading"},
     "dashboard": {"outputs", "shading"},
     "terminal": {"shading"},
-    "arguments": {"model"},
+    "arguments": {"model", "options"},
+    "options": {"sampling", "vision"},
+    "model": {"sampling"},
     "audio": {"outputs"},
     "kept": {"audio", "outputs", "transcript"},
     "engine": {"conversation", "transcript"},
-    "chat": {"conversation", "kept", "outputs", "shading", "terminal", "transcript"},
+    "chat": {"conversation", "kept", "options", "outputs", "shading", "terminal", "transcript"},
     "bench": {"conversation"},
     "verify": {"model"},
     "transcript": {"conversation"},
-    "conversation": {"model", "vision", "audio"},
+    "conversation": {"model", "vision", "audio", "options", "goals", "renewal", "frame"},
+    "goals": {"model", "audio"},
+    "frame": {"audio", "vision"},
+    "renewal": {"audio"},
     "study": {"evaluation", "training"},
     "evaluation": {"training"},
     "training": {"conversation", "model", "simulation"},
@@ -165,7 +170,7 @@ def test_package_xml(metadata: dict[str, Any]) -> None:
     ros = {module for module in used if module in ROS or module.endswith(("_msgs", "_srvs", "_interfaces"))}
     assert ros <= depends
     named = {depend for depend in depends if depend.endswith(("_msgs", "_srvs", "_interfaces"))}
-    assert named <= used | {"std_msgs"}  # which our messages contain
+    assert named <= used | {"std_msgs", "action_msgs"}  # which our messages and actions contain
 
 
 @pytest.mark.parametrize("message", ["Audio", "Transcript", "Gate", "ImageCacheStatus"])
@@ -244,15 +249,25 @@ def test_what_is_missing_is_named_with_its_remedy(missing: str, remedy: str, tin
     assert remedy in " ".join(done.stderr.split()), done.stderr
 
 
-def test_make_names_the_missing_system_packages() -> None:
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_missing_system_packages_are_installed_or_named(user: str, tmp_path: Path) -> None:
+    """By root; where a password would be needed, the line to paste is printed."""
+    for name, script in {"id": f"echo {user}", "sudo": "exit 1", "apt-get": f"echo $* >> {tmp_path}/apt"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
     done = subprocess.run(
         [ROOT / "scripts/setup_venv.sh"],
-        env={**os.environ, "PYTHON": "/no/python"},
+        env={**os.environ, "PYTHON": "/no/python", "PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
-    assert "sudo apt install python3 " in done.stderr
+    if user == "0":
+        assert "apt-get install python3 " in done.stdout
+        update, install = (tmp_path / "apt").read_text().splitlines()
+        assert update == "update -q" and install.startswith("install -q -y --no-install-recommends python3 ")
+    else:
+        assert "sudo apt install python3 " in done.stderr and not (tmp_path / "apt").exists()
 
 
 def test_the_licence_is_there_in_full() -> None:

@@ -23,12 +23,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
 from moshivis_ros.engine.events import Ended, EngineSettings, Event, Loaded, Loading, Spoken
 from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import MoshiVisError
+from moshivis_ros.options import Options
 
 END_SECONDS = 2.0  # given to the process to end by itself
 RESTART_MEMORY = 600.0  # seconds after which a death does not count any more
@@ -131,6 +133,26 @@ class Engine:
     def freeze(self, frozen: bool) -> None:
         self._frozen = frozen
         self._send("freeze", frozen)
+
+    def say(self, number: int, text: str, interrupt: str, uninterruptible: bool) -> None:
+        """A goal, by a number that Progress tells of: see Conversation.say()."""
+        self._send("serve", "say", number, text, interrupt, uninterruptible)
+
+    def ask(self, number: int, text: str, alone: bool, voice_command: str) -> None:
+        """The same: see Conversation.ask()."""
+        self._send("serve", "ask", number, text, alone, voice_command)
+
+    def cancel(self, number: int) -> None:
+        self._send("serve", "cancel", number)
+
+    def sleep(self, asleep: bool, now: int) -> None:
+        """Until the next sleep(False) or start() no steps are made, and nothing is heard. `now`: as for start()."""
+        self._send("sleep", asleep, now)
+
+    def tune(self, options: Options, new_seed: bool) -> None:
+        """New sampling, refresh settings, image size and (if told) seed, now and for every process that follows."""
+        self._settings = replace(self._settings, options=options)
+        self._send("serve", "tune", options, new_seed)
 
     def close(self) -> None:
         """End the process and wait until its memory is free."""

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
+from moshivis_ros.options import Options
 from moshivis_ros.transcript import Piece, Utterance
-from moshivis_ros.vision.refresh_policy import Settings as RefreshSettings
+
+if TYPE_CHECKING:
+    from moshivis_ros.vision.view import ImageStatus
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """Arguments of Conversation.load and Sampling; `max_backlog`: frames of 80 ms by which the model may be behind;
+    """`model` and `options` of Conversation.load; `max_backlog`: frames of 80 ms by which the model may be behind;
     `simulated_time`: paced by tick(); `realtime_priority`: of the steps, where the system allows it; 0: none;
     `restarts`: times within RESTART_MEMORY that an engine which died is started again.
     """
 
     model: str
-    device: str = "auto"
-    dtype: str = ""  # bfloat16, float32, ...; empty: what suits the device
-    quantize: str = ""  # int8, int4; empty: as the checkpoint is
-    kv_cache: str = ""  # int8; empty: in dtype
-    revision: str = ""
-    seed: int | None = None
-    image_size: int | None = None
-    sampling: dict[str, Any] = field(default_factory=dict)
-    refresh: RefreshSettings = field(default_factory=RefreshSettings)
+    options: Options = field(default_factory=Options)
     max_backlog: int = 6
     simulated_time: bool = False
     restarts: int = 0
@@ -42,15 +37,18 @@ class Loading:
 @dataclass(frozen=True)
 class Loaded:
     """The model is ready. `seconds` that it took; `random`: untrained weights; `quantized`: the form of its weights
-    (int8, int4), or empty; `about`: what it can talk about; `realtime_priority`: of the steps, as the system allowed it.
+    (int8, int4), or empty, and `reason`: why, if it was chosen; `about`: what it can talk about; `realtime_priority`: of the
+    steps, as the system allowed it; `image_sizes`: least and largest that it can be changed to.
     """
 
     seconds: float
     device: str
     random: bool
     quantized: str
+    reason: str
     about: str
     realtime_priority: int
+    image_sizes: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,11 @@ class Sight:
     has_image: bool
 
 
+def sight_of(image: ImageStatus) -> Sight:
+    stamp, frame_id = image.stamp if image.has_image else (0, "")
+    return Sight(**{**asdict(image), "stamp": stamp, "frame_id": frame_id})
+
+
 @dataclass(frozen=True)
 class Spoken:
     """What one step of the conversation gave. `stamp`: nanoseconds, of the input frame it answers."""
@@ -82,8 +85,31 @@ class Spoken:
     text: list[Piece | Utterance]
     sight: Sight
     milliseconds: float  # that the step took
+    renewals: int  # of the context, since loading
     counts: dict[str, int]  # since loading: what went wrong, by name
     memory: dict[str, float]  # MB, by kind
+    cut: bool  # what was said before is no longer meant
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Of the goal of this number: `text` that was said, or answered, so far. `words` of `total`: of what is to be said;
+    `gate`, `sight`: while it answered, and when the answer began. `reason`: why it has not succeeded when it is `done`.
+    """
+
+    number: int
+    text: str = ""
+    words: int = 0
+    total: int = 0
+    gate: float = 0.0
+    sight: Sight | None = None
+    done: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Asleep:
+    """No step will be made, and no sound come, before sleep(False)."""
 
 
 @dataclass(frozen=True)
@@ -101,4 +127,4 @@ class Ended:
     again: bool
 
 
-Event = Loading | Loaded | Spoken | Trouble | Ended
+Event = Loading | Loaded | Spoken | Progress | Asleep | Trouble | Ended

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
+from moshivis_ros.audio.quiet import Quiet
 
 FRAME = FRAME_SIZE * 1_000_000_000 // SAMPLE_RATE
 SECOND = 1_000_000_000
@@ -39,8 +40,6 @@ JUMP = SECOND  # by which stamps of sound without a gap may be off before they c
 OTHER_CLOCK = 4 * SECOND  # the same where sound is missing, or has only begun
 LONGEST_FILL = 50  # frames of silence for sound that is missing and that nobody waited for
 QUIET_FRAMES = 3  # in a row before one is left out: the stop within a word is no silence
-QUIET_RMS = (1e-3, 2e-2)  # of full scale: always silence; never silence, however loud the room
-QUIET_RATIO = 2.0  # times the quietest of the last seconds
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,9 @@ class Pacer:
     def start(self, now: int, stamp: int) -> None:
         """Forget what waits. `stamp`: of the first silence."""
         self._waiting: deque[Waiting] = deque()
-        self._out = self._stamp = self._at = stamp - FRAME  # of the newest frame that was taken, and that came
+        self._out = self._stamp = self._at = (
+            stamp - FRAME
+        )  # of the newest frame that was taken, and that came
         self._came = now
         self._known = False  # the source has begun
         self._delay = 0
@@ -71,7 +72,7 @@ class Pacer:
         self._late_at = now - MEMORY
         self._debt = 0  # frames of silence to leave out
         self._fed = 0  # silences since the newest frame came
-        self._levels: deque[float] = deque(maxlen=WINDOW // FRAME)
+        self._quiet = Quiet()
         self._quiet_run = 0
         self._silence_at = now + FIRST_PATIENCE
 
@@ -143,7 +144,9 @@ class Pacer:
             return None
         self.silent += 1
         self._fed += 1
-        self._silence_at = max(self._silence_at, now - SECOND) + FRAME  # not all that a sleeping machine missed
+        self._silence_at = (
+            max(self._silence_at, now - SECOND) + FRAME
+        )  # not all that a sleeping machine missed
         self._out += FRAME
         return self._out, np.zeros(FRAME_SIZE, np.float32)
 
@@ -177,9 +180,5 @@ class Pacer:
 
     def _is_quiet(self, samples: Float) -> bool:
         """This frame and those before it are silence, or the noise of the room."""
-        level = float(np.sqrt(np.mean(np.square(samples))))
-        self._levels.append(level)
-        low, high = QUIET_RMS
-        quiet = level < max(low, min(high, QUIET_RATIO * min(self._levels)))
-        self._quiet_run = self._quiet_run + 1 if quiet else 0
+        self._quiet_run = self._quiet_run + 1 if self._quiet(samples) else 0
         return self._quiet_run >= QUIET_FRAMES

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import asdict
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -21,7 +20,16 @@ import numpy as np
 
 from moshivis_ros.audio.pcm import encode
 from moshivis_ros.engine.audio_queue import AudioQueue
-from moshivis_ros.engine.events import EngineSettings, Event, Loaded, Loading, Sight, Spoken, Trouble
+from moshivis_ros.engine.events import (
+    Asleep,
+    EngineSettings,
+    Event,
+    Loaded,
+    Loading,
+    Spoken,
+    Trouble,
+    sight_of,
+)
 from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import AudioError, ImageError, MoshiVisError
 from moshivis_ros.transcript import Transcript
@@ -61,7 +69,10 @@ class EngineProcess:
         self._run = 0  # the number of the current conversation; 0: none
         self._begin = threading.Event()
         self._reset = threading.Event()
+        self._awake = threading.Event()
+        self._awake.set()
         self._stepped = threading.Event()
+        self._served: Any = None  # like the conversation, with torch
         self._pictures_refused = 0
         self._frozen = False
         self._conversation: Any = None
@@ -84,25 +95,18 @@ class EngineProcess:
         import torch
 
         from moshivis_ros.conversation import Conversation
+        from moshivis_ros.engine.served import Served
         from moshivis_ros.model.checkpoint import resolve
-        from moshivis_ros.model.sampling import Sampling
+        from moshivis_ros.model.device import find_device
 
+        options = settings.options
         self._send(Loading(f"finding {settings.model}, or downloading it"))
-        folder = resolve(settings.model, revision=settings.revision or None)
-        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        path = resolve(settings.model, options.revision, find_device(options.device), options.smallest_window)
+        files = path.iterdir() if path.is_dir() else [path]
+        size = sum(file.stat().st_size for file in files if file.is_file())
         self._send(Loading(f"reading {size / 1e6:.0f} MB of weights, and first steps with them"))
         try:
-            conversation = Conversation.load(
-                folder,
-                device=settings.device,
-                dtype=getattr(torch, settings.dtype) if settings.dtype else None,
-                quantize=settings.quantize or None,
-                kv_cache=settings.kv_cache or None,
-                sampling=Sampling(**settings.sampling),
-                seed=settings.seed,
-                refresh=settings.refresh,
-                image_size=settings.image_size,
-            )
+            conversation = Conversation.load(path, options, revision=None)
         except torch.OutOfMemoryError as error:
             raise MoshiVisError(f"{settings.model} does not fit the memory of the GPU: {error}") from error
         if "OMP_NUM_THREADS" not in os.environ:
@@ -113,9 +117,13 @@ class EngineProcess:
         if (seen := self._seen.newest()) is not None:
             self._see_again(conversation, *seen)
         seconds, config = time.monotonic() - start, conversation.config
-        quantized = settings.quantize or config.quantize or ""
+        choice = conversation.choice
+        quantized = choice.quantize or config.quantize or ""
         priority = _set_realtime_priority(settings.realtime_priority)
-        self._send(Loaded(seconds, device, not config.trained, quantized, config.about, priority))
+        self._served = Served(conversation, self._send)
+        sizes = config.siglip.patch_size, conversation.image_size
+        about = config.about
+        self._send(Loaded(seconds, device, not config.trained, quantized, choice.reason, about, priority, sizes))
         return conversation
 
     def _talk(self, run: int) -> None:
@@ -127,6 +135,11 @@ class EngineProcess:
         quiet = True
         while self._run == run:
             stamp, sound = self._queue.get(quiet)
+            if not self._awake.is_set():
+                self._send(Asleep())
+                self._awake.wait()
+                transcript.finish()
+                continue
             if self._reset.is_set():
                 self._reset.clear()
                 self._conversation.reset()
@@ -148,12 +161,15 @@ class EngineProcess:
                 gate_normalised=frame.gate_normalised,
                 gate_per_layer=frame.gate_per_layer.tolist(),
                 text=transcript.add(frame),
-                sight=_sight(frame.image),
+                sight=sight_of(frame.image),
                 milliseconds=milliseconds,
+                renewals=self._conversation.renewal.count,
                 counts={**self._queue.counts, "pictures refused": self._pictures_refused},
                 memory=memory,
+                cut=frame.cut,
             )
             self._send(spoken)
+            self._served.tell()
             self._stepped.set()
 
     def _look(self) -> None:
@@ -180,7 +196,7 @@ class EngineProcess:
     def _keep(self, picture: Picture | None) -> None:
         if picture is not None:
             image = np.ascontiguousarray(picture.image)
-            self._seen.put({"shape": image.shape, "stamp": picture.stamp}, memoryview(image).cast("B"))
+            self._seen.put({"shape": image.shape, "stamp": picture.stamp}, image.data.cast("B"))
 
     def _see_again(self, conversation: Any, fields: dict[str, Any], data: bytearray) -> None:
         """What the process before this one saw."""
@@ -199,12 +215,16 @@ class EngineProcess:
     def on_start(self, run: int, now: int) -> None:
         self._queue.start(now)
         self._run = run
+        self._awake.set()
         self._begin.set()
 
     def on_stop(self) -> None:
         self._run = 0
+        self._awake.set()
 
     def on_hear(self, data: bytes, fields: dict[str, Any]) -> None:
+        if not self._awake.is_set():
+            return
         try:
             self._queue.put(data, **fields)
         except AudioError as error:
@@ -212,6 +232,18 @@ class EngineProcess:
 
     def on_tick(self, now: int) -> None:
         self._queue.tick(now)
+
+    def on_serve(self, command: str, *arguments: Any) -> None:
+        """What other software wants: see served.py."""
+        if self._served is not None:
+            getattr(self._served, command)(*arguments)
+
+    def on_sleep(self, asleep: bool, now: int) -> None:
+        if asleep:
+            self._awake.clear()
+        elif not self._awake.is_set():
+            self._queue.start(now)
+            self._awake.set()
 
     def on_refresh(self) -> None:
         if self._conversation is not None:
@@ -253,11 +285,6 @@ def _crash(failure: threading.ExceptHookArgs) -> None:
     traceback.print_exception(failure.exc_type, failure.exc_value, failure.exc_traceback)
     sys.stderr.flush()
     os._exit(1)
-
-
-def _sight(image: Any) -> Sight:
-    stamp, frame_id = image.stamp if image.has_image else (0, "")
-    return Sight(**{**asdict(image), "stamp": stamp, "frame_id": frame_id})
 
 
 def _memory() -> dict[str, float]:

@@ -141,6 +141,7 @@ class ModelConfig:
     quantize: str | None = None  # how the file holds the linear layers of a step: int8 or int4
     trained: bool = True  # False: random weights, good for trying the plumbing only
     about: str = ""  # what the model can talk about, for its users
+    says: str = ""  # the words that it has learned to say, small letters, with spaces between; empty: any
     # randomness that suits it, of words and voice; 0: always the most likely
     text_temperature: Temperature = 0.7
     audio_temperature: Temperature = 0.8

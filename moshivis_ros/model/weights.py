@@ -60,17 +60,19 @@ def load_into(
     dtype: torch.dtype,
     extra_bytes: int = 0,
     shrink: Callable[[nn.Module], None] | None = None,
+    wanted: Callable[[str], bool] = bool,
 ) -> M:
     """Fill ``module`` (built on the meta device) from the safetensors file ``path``.
 
     ``layout`` gives the name and the shape of every tensor that the file must hold; floating-point tensors become
     ``dtype``, the others must have the layout's type. ``extra_bytes`` is what the module needs on a GPU beside
     its weights (less, where they shrink). ``shrink`` is called with each
-    part of the module as soon as a tensor of it is filled, and may replace what is filled. Raises
-    CheckpointError.
+    part of the module as soon as a tensor of it is filled, and may replace what is filled. What is not ``wanted`` (by its
+    name) stays without memory. Raises CheckpointError.
     """
     with open_file(path) as file:
         _check(file, layout, path)
+        layout = {name: t for name, t in layout.items() if wanted(name)}
         types = {name: dtype if t.is_floating_point() else t.dtype for name, t in layout.items()}
         weights = sum(t.numel() * types[name].itemsize for name, t in layout.items())
         check_fits(weights + extra_bytes, path, device)
@@ -89,7 +91,7 @@ def load_into(
             for name, expected in bar
         )
         if shrink is None:
-            module.load_state_dict(dict(tensors), assign=True)
+            module.load_state_dict(dict(tensors), strict=False, assign=True)
         else:
             for name, tensor in tensors:
                 # The parent's parent: it may be the one that knows of several weights stored as one.
@@ -98,7 +100,8 @@ def load_into(
                 part.load_state_dict({".".join(rest): tensor}, strict=False, assign=True)
                 del tensor
                 shrink(part)
-    left = [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]
+    everything = chain(module.named_parameters(), module.named_buffers())
+    left = [name for name, t in everything if t.is_meta and wanted(name)]
     if left:
         raise RuntimeError(f"no weights for {left}: a buffer outside the state dict must not be made on meta")
     return module.requires_grad_(False).eval()

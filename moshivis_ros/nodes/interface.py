@@ -1,6 +1,4 @@
-"""What a node shows to the outside, as tables: declared from them, checked against them, printed in the
-README.
-"""
+"""What a node shows to the outside, as tables: declared from them, checked against them, printed in docs/interface.md."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Interface:
-    """A topic or service. `kind`: subscribes, publishes or serves."""
+    """A topic, service or action. `kind`: subscribes, publishes, serves, acts, or calls another node's."""
 
     name: str
     kind: str

@@ -74,7 +74,9 @@ def parts(node: Node) -> Iterator[Part]:
     for thread in threads:
         thread.start()
     try:
-        yield Part(node, lambda group: all(group is not other for other, _ in apart))
+        main = Part(node, lambda group: all(group is not other for other, _ in apart))
+        node.executor = main  # for what is to be done later: tasks, results of actions
+        yield main
     finally:
         done.set()
         for thread in threads:

@@ -14,15 +14,15 @@ import traceback
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rcl_interfaces.msg import SetParametersResult
 from rclpy._rclpy_pybind11 import RCLError
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNodeMixin, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
 from std_srvs.srv import SetBool, Trigger
 
 from moshivis_ros.engine.engine import Engine
-from moshivis_ros.engine.events import Ended, EngineSettings, Event, Loaded, Loading, Spoken, Trouble
+from moshivis_ros.engine.events import Asleep, Ended, Event, Loaded, Loading, Progress, Spoken, Trouble
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.nodes.bond import Bond
 from moshivis_ros.nodes.diagnostics import Diagnostics
@@ -30,18 +30,18 @@ from moshivis_ros.nodes.health import Health
 from moshivis_ros.nodes.interface import declare, values
 from moshivis_ros.nodes.messages import AudioReader
 from moshivis_ros.nodes.spin import spin
+from moshivis_ros.nodes.talk_goals import Goals
 from moshivis_ros.nodes.talk_inputs import Inputs
-from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS, REFRESH, SAMPLING
+from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS
 from moshivis_ros.nodes.talk_outputs import Outputs
-from moshivis_ros.vision.refresh_policy import Settings
+from moshivis_ros.nodes.talk_settings import TUNED, LiveParameters, settings
+from moshivis_ros.options import Options
 
 __all__ = ["INTERFACES", "PARAMETERS", "Talk", "main"]
 
-SUCCESS, FAILURE, ERROR = (
-    TransitionCallbackReturn.SUCCESS,
-    TransitionCallbackReturn.FAILURE,
-    TransitionCallbackReturn.ERROR,
-)
+SUCCESS = TransitionCallbackReturn.SUCCESS
+FAILURE = TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
 PROGRESS_SECONDS = 5.0  # between two lines in the log while the model is loading
 WARNING_SECONDS = 5.0  # between two warnings of one kind
 REMINDER_SECONDS = 60.0  # between two about the same standing problem
@@ -56,7 +56,8 @@ class Talk(LifecycleNodeMixin, Node):
         transitions = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=transitions)
         declare(self, PARAMETERS, read_only=False)
-        self.add_on_set_parameters_callback(self._refuse_while_configured)
+        self._live = LiveParameters(self, self._on_changed)
+        self._goals = Goals(self, lambda: self._engine if self._active else None, lambda: self._asleep)
         self._simulated = bool(self.get_parameter("use_sim_time").value)
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
@@ -65,7 +66,7 @@ class Talk(LifecycleNodeMixin, Node):
         self._elapsed = 0.0  # seconds of loading
         self._cancelled = threading.Event()
         self._failure: str | None = None
-        self._active = self._muted = False
+        self._active = self._asleep = False
         self._health = Health()
         self._warned: dict[str, float] = {}
         self._inputs: Inputs | None = None
@@ -76,6 +77,7 @@ class Talk(LifecycleNodeMixin, Node):
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/cancel_loading", self._on_cancel_loading)
         self.create_service(SetBool, "~/mute", self._on_mute)
+        self.create_service(SetBool, "~/sleep", self._on_sleep)
         self.create_service(SetBool, "~/freeze_image", self._on_freeze_image)
 
     # Lifecycle
@@ -85,14 +87,14 @@ class Talk(LifecycleNodeMixin, Node):
         self._failure = None
         self._cancelled.clear()
         try:
-            settings = self._settings()
+            given = settings(values(self, PARAMETERS), self._simulated)
             self._reader = AudioReader.of(self, "audio_in")
             self._outputs = Outputs(self, self.get_parameter("audio_out_type").value)
-            self._outputs.muted = self._muted
+            self._outputs.muted = self.get_parameter("mute").value
             if self.get_parameter("bond").value:
                 self._bond = Bond(self)
-            self._loading = f"loading {settings.model}"
-            self._engine = Engine(settings, self._on_event)
+            self._loading = f"loading {given.model}"
+            self._engine = Engine(given, self._on_event)
             self._wait_until_loaded(self._engine)
         except MoshiVisError as error:
             self._fail(str(error))
@@ -109,9 +111,9 @@ class Talk(LifecycleNodeMixin, Node):
         if not self._engine.alive:
             return ERROR
         result = super().on_activate(state)
-        self._active = True
+        self._active, self._asleep = True, False
         self._health.begin()
-        self._engine.start(self.get_clock().now().nanoseconds)
+        self._engine.start(self._now)
         groups = self._hearing, self._seeing
         self._inputs = Inputs(self, self._engine, self._reader, *groups, self._simulated)
         return result
@@ -142,38 +144,22 @@ class Talk(LifecycleNodeMixin, Node):
         engine, outputs, bond, self._engine, self._outputs, self._bond = (
             self._engine, self._outputs, self._bond, None, None, None,
         )  # fmt: skip
+        self._live.image_sizes = None
         for part in (engine, bond, outputs):
             if part is not None and (part is engine or self.context.ok()):
                 part.close()
 
     def _stop(self) -> None:
+        if self.context.ok():
+            self._goals.end("the node was deactivated")
         if self._engine is not None:
             self._engine.stop()
         if self._active and self._outputs is not None and self.context.ok():
             self._outputs.end()
-        self._active = False
+        self._active = self._asleep = False
         if self._inputs is not None:
             self._inputs.close()
             self._inputs = None
-
-    def _settings(self) -> EngineSettings:
-        given = values(self, PARAMETERS)
-        return EngineSettings(
-            model=given["model"],
-            revision=given["revision"],
-            device=given["device"],
-            dtype="" if given["dtype"] == "auto" else given["dtype"],
-            quantize=given["quantize"],
-            kv_cache=given["kv_cache"],
-            seed=None if given["seed"] < 0 else given["seed"],
-            image_size=given["image_size"] or None,
-            sampling={k: v for k, v in values(self, SAMPLING).items() if v >= 0},
-            refresh=Settings(**{row.name.removeprefix("refresh_"): given[row.name] for row in REFRESH}),
-            max_backlog=given["max_backlog"],
-            simulated_time=self._simulated,
-            restarts=given["restarts"],
-            realtime_priority=given["realtime_priority"],
-        )
 
     def _wait_until_loaded(self, engine: Engine) -> None:
         self.get_logger().info(self._progress(0.0, engine))
@@ -201,16 +187,6 @@ class Talk(LifecycleNodeMixin, Node):
         elif self._engine is not None:
             self.trigger_cleanup()
 
-    def _refuse_while_configured(self, parameters: list[Any]) -> SetParametersResult:
-        names = {row.name for row in PARAMETERS}
-        late = [parameter.name for parameter in parameters if parameter.name in names]
-        if self._engine is None or not late:
-            return SetParametersResult(successful=True)
-        reason = (
-            f"{', '.join(late)}: read when the node is configured; clean it up first (ros2 lifecycle set)"
-        )
-        return SetParametersResult(successful=False, reason=reason)
-
     # Out: called by the engine's thread
 
     def _on_event(self, event: Event) -> None:
@@ -228,11 +204,17 @@ class Talk(LifecycleNodeMixin, Node):
             self._on_spoken(event)
         elif isinstance(event, Loading):
             self._loading = f"loading {self.get_parameter('model').value}: {event.text}"
+        elif isinstance(event, Progress):
+            self._goals.take(event)
+        elif isinstance(event, Asleep):
+            if self._outputs is not None:
+                self._outputs.end()
         elif isinstance(event, Trouble):
             self._warn(event.text)
         elif isinstance(event, Loaded):
             self._on_loaded(event)
         elif isinstance(event, Ended):
+            self._goals.end("the engine ended")
             if self._active and self._outputs is not None:
                 self._outputs.end()
             if event.again:
@@ -245,17 +227,23 @@ class Talk(LifecycleNodeMixin, Node):
                 threading.Thread(target=self._on_engine_ended).start()
 
     def _on_spoken(self, spoken: Spoken) -> None:
+        if spoken.renewals > self._health.renewals:
+            self.get_logger().info("the context begins anew in this pause, with its end; the conversation goes on")
         self._health.add(spoken)
         if self._outputs is not None:
             self._outputs.publish(spoken, self._inputs.frame_id if self._inputs else "")
 
     def _on_loaded(self, loaded: Loaded) -> None:
         again, self._failure = self._failure is not None, None
+        self._live.image_sizes = loaded.image_sizes
         model = "a RANDOM model: it makes sounds, not sense" if loaded.random else "the model"
         weights = f" with {loaded.quantized} weights" if loaded.quantized else ""
         self.get_logger().info(f"loaded {model}{weights} on {loaded.device} in {loaded.seconds:.1f} s")
+        if loaded.reason:
+            self.get_logger().info(loaded.reason)
         if again and self._active and self._engine is not None:
-            self._engine.start(self.get_clock().now().nanoseconds)
+            self._engine.start(self._now)
+            self._engine.sleep(self._asleep, self._now)
         if again:
             return
         if loaded.realtime_priority < (wanted := self.get_parameter("realtime_priority").value):
@@ -273,6 +261,19 @@ class Talk(LifecycleNodeMixin, Node):
             self._warned = {key: when for key, when in self._warned.items() if now - when < REMINDER_SECONDS}
             self._warned[about] = now
             self.get_logger().warning(text)
+
+    # Changes while it talks
+
+    def _on_changed(self, names: set[str]) -> None:
+        engine, outputs = self._engine, self._outputs
+        if outputs is not None:
+            outputs.muted = self.get_parameter("mute").value
+        if engine is not None and names & TUNED:
+            engine.tune(Options.of(values(self, PARAMETERS)), "seed" in names)
+
+    @property
+    def _now(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
 
     # Services
 
@@ -298,10 +299,18 @@ class Talk(LifecycleNodeMixin, Node):
         return _answer(response, True, "configure ends now, without a model")
 
     def _on_mute(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._muted = request.data
-        if self._outputs is not None:
-            self._outputs.muted = request.data
-        return _answer(response, True, "muted" if self._muted else "audible")
+        self.set_parameters([RosParameter("mute", value=request.data)])
+        self._on_changed({"mute"})  # before it is answered
+        return _answer(response, True, "muted" if request.data else "audible")
+
+    def _on_sleep(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if not self._active or self._engine is None:
+            return _answer(response, False, "the node is not active")
+        if request.data:
+            self._goals.end("the node fell asleep")
+        self._asleep = request.data
+        self._engine.sleep(request.data, self._now)
+        return _answer(response, True, "asleep: it makes no step, and hears nothing" if request.data else "awake")
 
     def _on_freeze_image(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if self._engine is None:
@@ -309,13 +318,11 @@ class Talk(LifecycleNodeMixin, Node):
         self._engine.freeze(request.data)
         return _answer(response, True, "frozen" if request.data else "follows the camera")
 
-    # Diagnostics
-
     def _on_second(self) -> list[DiagnosticStatus]:
         engine, inputs = self._engine, self._inputs
         if self._loading is not None and engine is not None:
             return [self._health.engine(self._progress(self._elapsed, engine), None)]
-        state = "talking" if self._active else "inactive" if engine else "unconfigured"
+        state = "asleep" if self._asleep else "talking" if self._active else "inactive" if engine else "unconfigured"
         stopped = self._health.clock_stands(self.get_clock().now().nanoseconds) and self._simulated
         if stopped and self._active:
             state = f"{state}, but waiting: the simulated time of /clock stands still"

@@ -52,7 +52,8 @@ class Outputs:
         if spoken.index == 0:
             self.end()
             self._shown = ()
-        self._speak(SILENT if self.muted else spoken.samples, flush=self._audible and self.muted)
+        flush = self._audible and (self.muted or spoken.cut)
+        self._speak(SILENT if self.muted else spoken.samples, flush)
         self._audible = not self.muted
         gate = Gate(
             frame=spoken.index,

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,15 @@ from rich.text import Text
 
 from moshivis_ros import arguments
 from moshivis_ros.audio import Float
-from moshivis_ros.chat import SAMPLING, answer_recording
+from moshivis_ros.chat import answer_recording
 from moshivis_ros.errors import ConfigError, RecordingError
+from moshivis_ros.options import OPTIONS, Options
 from moshivis_ros.outputs import OutputFile
 from moshivis_ros.recording.recorded import USER, Recorded, follow, load
 from moshivis_ros.recording.report import find_bag
 from moshivis_ros.shading import words
 from moshivis_ros.terminal import shaded
 from moshivis_ros.transcript import Transcript
-from moshivis_ros.vision.refresh_policy import Settings
 
 if TYPE_CHECKING:
     from moshivis_ros.conversation import Conversation
@@ -41,9 +41,8 @@ EXAMPLES = """\
 examples:
   moshivis replay recording_2026-05-01_10-00-00 --set refresh_policy=on_change
   moshivis replay recording_2026-05-01_10-00-00 --set refresh_hold=1 --set seed=3 --json replayed.json
-  moshivis replay recording_2026-05-01_10-00-00 --set model=my-checkpoint --device cuda
+  moshivis replay recording_2026-05-01_10-00-00 --set model=my-checkpoint --set device=cuda
 """
-MODEL = ("model", "revision", "quantize", "kv_cache", "seed", "image_size")  # parameters of talk that load() takes
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("bag", type=Path, help="the folder that was recorded, or an .mcap file")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another value of a parameter")
-    parser.add_argument("--device", type=arguments.device, default="auto", help="cuda, cpu, ... (default: the GPU where there is one)")
     parser.add_argument("--json", type=arguments.file, metavar="FILE", help="also what was said and looked at, both times")
 
 
@@ -69,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
     recorded = load(bag)
     if not recorded.has_sound:
         raise RecordingError(f"{bag}: the robot is not heard in it (audio_out), so there is no time to replay it in")
-    settings = with_changes(recorded.parameters, args.set)
+    model, options = with_changes(recorded.parameters, args.set)
     output = OutputFile(args.json) if args.json else None
-    with closing(_load(settings, args.device)) as conversation:
+    with closing(_load(model, options)) as conversation:
         transcript = replay(bag, recorded, conversation)
     changed = ", ".join(args.set) or "nothing changed"
     show(Console(highlight=False), recorded, transcript, changed)
@@ -82,16 +80,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def with_changes(parameters: dict[str, Any], changes: list[str]) -> dict[str, Any]:
-    """The parameters of a recorded talk node that matter here, with changes such as "refresh_hold=1". Raises ConfigError."""
-    known = [*MODEL, *SAMPLING, *(f"refresh_{field.name}" for field in fields(Settings))]
-    settings = {name: value for name, value in parameters.items() if name in known}
+def with_changes(parameters: dict[str, Any], changes: list[str]) -> tuple[str, Options]:
+    """The model and options of a recorded talk node, with changes such as "refresh_hold=1". Raises ConfigError."""
+    known = {"model": "builtin", **{option.name: option.default for option in OPTIONS}}
+    # The device is that of this machine, not of the recorded one.
+    settings = known | {name: value for name, value in parameters.items() if name in known and name != "device"}
     for change in changes:
         name, equals, value = change.partition("=")
         if name not in known or not equals:
             raise ConfigError(f"--set {change}: give NAME=VALUE, with a name out of {', '.join(known)}")
         settings[name] = yaml.safe_load(value) if value else ""
-    return settings
+    return str(settings.pop("model")), Options.of(settings)
 
 
 def replay(bag: Path, recorded: Recorded, conversation: Conversation) -> Transcript:
@@ -148,22 +147,8 @@ def _pictures(recorded: Recorded) -> Iterator[tuple[float, Picture]]:
         yield max(0.0, recorded.time_of(stamp)), decode_compressed(recorded.pictures[stamp])
 
 
-def _load(settings: dict[str, Any], device: str) -> Conversation:
+def _load(model: str, options: Options) -> Conversation:
     # Here, so that a wrong name is told before torch has taken its seconds to load.
     from moshivis_ros.conversation import Conversation
-    from moshivis_ros.model.sampling import Sampling
 
-    seed = settings.get("seed", -1)
-    refresh = {name.removeprefix("refresh_"): value for name, value in settings.items() if name.startswith("refresh_")}
-    sampling = {name: settings[name] for name in SAMPLING if settings.get(name, -1) >= 0}
-    return Conversation.load(
-        settings.get("model", "builtin"),
-        device=device,
-        revision=settings.get("revision") or None,
-        quantize=settings.get("quantize") or None,
-        kv_cache=settings.get("kv_cache") or None,
-        image_size=settings.get("image_size") or None,
-        seed=seed if seed >= 0 else None,
-        sampling=Sampling(**sampling),
-        refresh=Settings(**refresh),
-    )
+    return Conversation.load(model, options)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import random
+import re
 import shutil
 from pathlib import Path
 
 from moshivis_ros.model.checkpoint import save_model
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.training.dialogues import exchange, random_view
 from moshivis_ros.training.lm_stage import model_of
 
 
@@ -25,6 +28,13 @@ def assemble(config: ModelConfig, lm: Path, codec: Path | None, folder: Path) ->
         shutil.copy(codec / config.mimi_codec, folder)
 
 
+def words_said() -> str:
+    """The words of all answers, for config.yaml: what the model has learned to say."""
+    rng = random.Random(0)
+    answers = (exchange(rng, random_view(rng)).answer.lower() for _ in range(20000))
+    return " ".join(sorted({word for answer in answers for word in re.findall("[a-z]+", answer)}))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Writes a checkpoint folder from trained stages."
     parser.add_argument("folder")
@@ -37,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = dataclasses.replace(ModelConfig.load(args.model), trained=True)
+    config = dataclasses.replace(ModelConfig.load(args.model), trained=True, says=words_said())
     if args.gate:
         config = dataclasses.replace(config, gate_low=args.gate[0], gate_high=args.gate[1])
     folder = Path(args.folder)

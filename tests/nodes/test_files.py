@@ -21,9 +21,8 @@ def test_config_talk_yaml_is_up_to_date() -> None:
     assert (ROOT / "config" / "talk.yaml").read_text() == describe.config()
 
 
-def test_the_readme_is_up_to_date() -> None:
-    page = (ROOT / "README.md").read_text()
-    assert describe.readme(page) == page, "python -m moshivis_ros.nodes.describe"
+def test_the_page_of_the_interface_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "interface.md").read_text() == describe.page(), "python -m moshivis_ros.nodes.describe"
 
 
 @pytest.mark.parametrize("name", describe.NODES)

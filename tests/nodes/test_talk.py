@@ -16,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
+from rclpy.action import get_action_server_names_and_types_by_node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from robot import FRAME, Robot
 from sensor_msgs.msg import CompressedImage, Image
@@ -328,12 +329,13 @@ def test_the_interface_is_what_its_table_says(talking: Robot) -> None:
             "publishes": node.get_publisher_names_and_types_by_node(name, namespace),
             "subscribes": node.get_subscriber_names_and_types_by_node(name, namespace),
             "serves": node.get_service_names_and_types_by_node(name, namespace),
+            "acts": get_action_server_names_and_types_by_node(node, name, namespace),
         }
         return {
             (kind, topic, types[0])
             for kind, listing in listings.items()
             for topic, types in listing
-            if topic not in infrastructure and not types[0].startswith(services)
+            if topic not in infrastructure and not types[0].startswith(services) and "/_action/" not in topic
         }
 
     talking.until(lambda: found() >= expected)  # other processes learn of it a moment later
@@ -461,8 +463,8 @@ def test_interrupted_while_loading(robot: Robot, checkpoint: Path) -> None:
     [
         ("max_backlog", 0, "max_backlog"),
         ("image_transport", "pigeon", "both, raw, compressed"),
-        ("quantize", "int2", 'must be one of "", int8, int4'),
-        ("kv_cache", "int4", 'must be one of "", int8'),
+        ("quantize", "int2", 'must be one of auto, none, int8, int4'),
+        ("kv_cache", "int4", 'must be one of auto, none, int8'),
         ("seed", "x", "seed"),
     ],
 )

@@ -1,18 +1,19 @@
-"""What a model costs by the counting of its tensors: bytes to keep, bytes to read for a step; and how fast they are
-read."""
+"""What a model costs by counting: bytes to keep, bytes to read for a step, kernels to launch; and how fast a machine
+reads and launches.
+"""
 
 from __future__ import annotations
 
 import time
 from itertools import chain
 
-import moshivis_ros.model  # noqa: F401  before torch: it says how to install torch when it is missing
-
-# isort: split
 import torch
 
 from moshivis_ros.model.codec import Codec
+from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis, window_bytes
+
+MIMI_LAUNCHES = 1362  # of a frame
 
 
 def memory(
@@ -55,9 +56,38 @@ def bytes_per_step(model: MoshiVis, kv_cache: str | None = None) -> int:
     return once + (model.config.num_layers - 1) * (shared + parts["picture"])
 
 
-def read_bandwidth(device: torch.device) -> float:
-    """Bytes per second of the fastest of several passes that only read a quarter (CPU) or two GB (GPU)."""
-    rows = (1 << 19) if device.type == "cuda" else (1 << 16)
+def launches(config: ModelConfig, fused: bool = True) -> int:
+    """Kernels of a step with a picture on a GPU, in whatever form weights and window are: 687 of the released model, and
+    2181 where Triton does not run. As benchmarks/launches.py counts them.
+    """
+    codebook = 5 * config.depformer_num_layers + 3
+    count = 12 * config.num_layers + config.dep_q * codebook + 39
+    return count if fused else 2181 * count // 687
+
+
+def launch_seconds(device: torch.device) -> float:
+    """Of a kernel with nothing to do among many in a CUDA graph, each of which waits for the one before."""
+    many = 500
+    with torch.cuda.device(device):
+        number = torch.zeros(1, device=device)
+        number.add_(1)  # what is loaded at the first call must not be within the graph
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(many):
+                number.add_(1)
+        best = float("inf")
+        for _ in range(5):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            graph.replay()
+            torch.cuda.synchronize()
+            best = min(best, time.perf_counter() - start)
+    return best / many
+
+
+def read_bandwidth(device: torch.device, rows: int | None = None) -> float:
+    """Bytes per second of the fastest of several passes that only read ``rows`` of 4 kB: a quarter (CPU) or two GB (GPU)."""
+    rows = rows or ((1 << 19) if device.type == "cuda" else (1 << 16))
     data = torch.ones(rows, 1024, device=device)
     vector = torch.ones(1024, device=device)
     best = float("inf")
