@@ -209,7 +209,7 @@ class Demo(Node):
         self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
 
     def until(
-        self, condition: Callable[[], bool], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
+        self, condition: Callable[[], object], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
     ) -> None:
         """Print what comes until the condition holds. Raises DemoError when a node has ended or time is up,
         Stopped.
