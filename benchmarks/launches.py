@@ -16,9 +16,9 @@ from collections import Counter
 import torch
 from fake_cuda import Launch, Launches, fake_cuda
 
-from moshivis_ros.bench.cost import bytes_per_step
 from moshivis_ros.bench.random_model import random_model
 from moshivis_ros.bench.sizes import SIZES
+from moshivis_ros.model.cost import bytes_per_step
 from moshivis_ros.model.sampling import sample
 from moshivis_ros.model.stream import Stream
 

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from moshivis_ros.bench.cost import memory
 from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, Examination, look
 from moshivis_ros.evaluation.scoring import questions
 from moshivis_ros.model.checkpoint import load_model, resolve
+from moshivis_ros.model.cost import memory
 from moshivis_ros.model.kernels.state import ImageKV, Position, Window
 from moshivis_ros.model.layers import RMSNorm, TokenEmbedding, rotary, rotary_frequencies
 from moshivis_ros.model.lm import Layer, MoshiVis

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from quantization import MIMI_BYTES, released
 
-from moshivis_ros.bench.cost import bytes_per_step, memory
+from moshivis_ros.model.cost import bytes_per_step, memory
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 # GB/s and GB of memory, from the makers' data sheets

@@ -57,6 +57,8 @@ SWITCHES = {
     "microphone": ("true", "start the microphone node"),
     "speaker": ("true", "start the speaker node"),
     "echo_cancellation": ("true", "take the robot's voice out of what the microphone node hears; needs the speaker node"),
+    "dashboard": ("false", "start the dashboard: a page on localhost that shows the conversation"),
+    "record": ("false", "start the recorder: a bag in a new folder, of the last hour; see its parameters"),
     "autostart": ("true", "configure and activate talk; false: a lifecycle manager does"),
     "use_sim_time": ("false", "take the time from /clock"),
     "large_data": ("false", "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA; the camera driver and your terminals need it, too"),
@@ -69,6 +71,7 @@ ARGUMENTS = [
     DeclareLaunchArgument("params_file", default_value=DEFAULTS, description="parameters of all nodes"),
 ]  # fmt: skip
 TYPES = {"microphone": "audio_in_type", "echo_canceller": "audio_in_type", "speaker": "audio_out_type"}
+WATCHERS = {"recorder": "record", "dashboard": "dashboard"}  # node -> its switch
 RESPAWN_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 BAD_INPUT = 2  # exit code of a node that would not do better if it was started again
@@ -112,6 +115,8 @@ def nodes(context: LaunchContext) -> list:
             started.append(Node(**arguments(name, {}, audio_in="audio_raw")))
         else:
             started.append(Node(**arguments(name, values)))
+    sound = {kind: given[kind] for kind in ("audio_in_type", "audio_out_type") if kind in given}
+    started += [Node(**arguments(name, sound, **compressed)) for name in WATCHERS if wanted[WATCHERS[name]]]
     exits = [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=_on_exit)) for node in started]
     large_data = [SetEnvironmentVariable("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")] if wanted["large_data"] else []
     return [*large_data, *exits, *(Autostart(talk).handlers if wanted["autostart"] else []), *started]

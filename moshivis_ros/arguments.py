@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
-from argparse import ArgumentTypeError
+from argparse import ArgumentTypeError, BooleanOptionalAction
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from moshivis_ros.errors import ConfigError
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup
+
+    from moshivis_ros.options import Option
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
@@ -59,3 +65,19 @@ def device(text: str) -> str:
         return str(find_device(text))
     except ConfigError as error:  # argparse would replace its text: it is a ValueError
         raise ArgumentTypeError(str(error)) from error
+
+
+def add(group: _ArgumentGroup, option: Option) -> None:
+    """An option of loading a model, as --its-name."""
+    kind: dict[str, Any] = {"metavar": "X"}
+    if option.choices:
+        kind = {"choices": option.choices}
+    elif option.name == "device":
+        kind["type"] = device
+    elif isinstance(option.default, bool):
+        kind = {"action": BooleanOptionalAction}
+    elif option.range:
+        low, high = option.range
+        kind["type"] = whole(int(low), int(high)) if isinstance(low, int) else number(low, high)
+    meaning = f"{option.meaning} ({option.otherwise or '%(default)s'})"
+    group.add_argument(f"--{option.name.replace('_', '-')}", default=option.default, help=meaning, **kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from contextlib import closing, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
@@ -20,8 +22,10 @@ from moshivis_ros.audio.devices import BLOCKS_PER_SECOND, Microphone, Speaker
 from moshivis_ros.audio.framing import AudioInput, Framer, silence
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.kept import Kept
-from moshivis_ros.transcript import Piece, Utterance
-from moshivis_ros.vision.refresh_policy import POLICIES, Settings
+from moshivis_ros.options import OPTIONS, REFRESH, Options
+from moshivis_ros.shading import words
+from moshivis_ros.terminal import Screen, shaded
+from moshivis_ros.transcript import Piece, Transcript, Utterance
 
 if TYPE_CHECKING:
     from moshivis_ros.conversation import Conversation, Frame
@@ -31,13 +35,6 @@ if TYPE_CHECKING:
 
 RELEASED = "kyutai/moshika-vis-pytorch-bf16"
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
-SAMPLING = {  # the fields of model.sampling.Sampling, whose defaults hold
-    "text_temperature": (arguments.number(0, 10), "chance in the choice of words, 0 for none (default: what suits the model)"),
-    "text_top_k": (arguments.whole(1, 1_000_000), "how many words are considered"),
-    "audio_temperature": (arguments.number(0, 10), "chance in the voice, 0 for none (default: what suits the model)"),
-    "audio_top_k": (arguments.whole(1, 1_000_000), "how many sounds are considered"),
-}
-
 DESCRIPTION = """\
 Talk with the model about what it sees. With --audio it answers a recording as fast as it can; without, it listens
 to the microphone and answers through the loudspeaker until Ctrl-C. What it leaves is written while it talks, beside its
@@ -52,14 +49,15 @@ examples:
   moshivis chat --model my-checkpoint ...      a folder; see `moshivis init --help` for one to try things with
   moshivis chat --model {RELEASED} ...
 
-The last one, the real model, is downloaded once (16.6 GB) and needs a GPU with 24 GB.
+The last one, the real model, is downloaded once (16.6 GB) and needs a GPU: one with 24 GB takes it as it is, one with 12 GB
+in 8 bits, one with 8 GB in 4; --quantize chooses by itself.
 Licence: CC-BY 4.0; its image encoder: Gemma terms.
 """
 
 RANDOM = f"""\
 NOTE: this model is random (it was written by `moshivis init`): what it says is noise, only the plumbing is real.
 For a real conversation: --model {RELEASED}
-(16.6 GB, downloaded by itself, licence CC-BY 4.0; needs a GPU with 24 GB).
+(16.6 GB, downloaded by itself, licence CC-BY 4.0; needs a GPU with 8 GB or more).
 """
 
 
@@ -92,16 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hears.add_argument(
         "--microphone", metavar="NAME", help="part of the name, or index, of the device to listen to"
     )
-    hears.add_argument(
-        "--refresh-policy", choices=POLICIES, default=Settings.policy, help="when to look again (%(default)s)"
-    )
-    hears.add_argument(
-        "--refresh-interval",
-        type=arguments.number(0, 3600),
-        default=Settings.interval,
-        metavar="S",
-        help="seconds between two looks of the policy `interval` (%(default)s)",
-    )
 
     gives = parser.add_argument_group("what it gives")
     gives.add_argument(
@@ -123,22 +111,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="builtin",
         help="a folder, or a Hugging Face repository (%(default)s: the miniature of the package)",
     )
-    model.add_argument("--revision", help="commit or tag of the repository")
-    model.add_argument(
-        "--device", type=arguments.device, default="auto", help="cuda, cpu, ... (the GPU where there is one)"
-    )
-    model.add_argument(
-        "--dtype", choices=("bfloat16", "float32"), help="(bfloat16 on a GPU, float32 on a CPU)"
-    )
-    model.add_argument("--seed", type=arguments.seed, help="the same seed says the same thing again")
-    for name, (kind, meaning) in SAMPLING.items():
-        model.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="X", help=meaning)
+    looks = parser.add_argument_group("when it looks again")
+    for option in OPTIONS:
+        arguments.add(looks if option.name.startswith(REFRESH) else model, option)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs one conversation. Everything that can be wrong with the files is found before the model is loaded."""
     from moshivis_ros.vision import sources  # here, so that --help is quick
 
+    logging.basicConfig(format="moshivis: %(message)s")
+    logging.getLogger("moshivis_ros").setLevel(logging.INFO)
     recording = files.Recording(args.audio) if args.audio else None
     photo = sources.photo(args.image) if args.image else None
     video = sources.pictures(args.video, args.slide_seconds) if args.video else iter(())
@@ -148,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
     with Kept(args.out, args.transcript, seconds) as kept, closing(_load(args)) as conversation:
         if conversation.is_random:
             print(RANDOM, file=sys.stderr)
+        if conversation.choice.reason:
+            print(conversation.choice.reason, file=sys.stderr)
         if conversation.config.about:
             print(f"It can talk about {conversation.config.about}.", file=sys.stderr)
         if photo is not None:
@@ -166,21 +151,21 @@ def run(args: argparse.Namespace) -> int:
                 for frame, voice in listened:
                     kept.add(frame, voice)
             kept.finish()
-            for utterance in kept.transcript.utterances:
-                print(f"{utterance.start:7.2f} s  {_printable(utterance.text)}  (gate {utterance.gate:.2f})")
+            _print(kept.transcript)
             for note in recording.notes:
                 print(f"moshivis: {note}", file=sys.stderr)
         else:
             with (
                 _watching(conversation, video if args.video else camera),
                 closing(talk(conversation, args.microphone, args.speaker)) as live,
+                Screen() as screen,
             ):
                 try:
-                    for frame, voice in live:
-                        _show(kept.add(frame, voice))
+                    for frame, heard in live:
+                        _show(screen, frame, heard, kept.add(frame, frame.pcm))
                 except KeyboardInterrupt:
                     pass
-            _show(kept.finish())
+            kept.finish()
     return 2 if kept.failed else 0
 
 
@@ -218,7 +203,7 @@ def _frames(sound: Iterable[Float]) -> Iterator[tuple[Float, int]]:
 def talk(
     conversation: Conversation, microphone: str | None, speaker: str | None
 ) -> Generator[tuple[Frame, Float], None, None]:
-    """Listens and answers without end -> (frame, its voice, float32 [1920])."""
+    """Listens and answers without end -> (frame, the sound that it answers, float32 [1920])."""
     audio = AudioInput()
     with Microphone(microphone) as ear, Speaker(speaker) as mouth:
         print(f"Listening to {ear.name!r}, speaking through {mouth.name!r}. Ctrl-C ends.", file=sys.stderr)
@@ -232,7 +217,7 @@ def talk(
                 ):
                     frame = conversation.step(pcm)
                     mouth.write(frame.pcm)
-                    yield frame, frame.pcm
+                    yield frame, pcm
         finally:
             if audio.counts.lost:
                 lost = audio.counts.lost / BLOCKS_PER_SECOND
@@ -242,16 +227,27 @@ def talk(
                 )
 
 
-def _show(news: Iterable[Piece | Utterance]) -> None:
+def _show(screen: Screen, frame: Frame, heard: Float, news: Iterable[Piece | Utterance]) -> None:
     for item in news:
-        print(_printable(item.text) if isinstance(item, Piece) else "\n", end="", flush=True)
+        if isinstance(item, Piece):
+            screen.piece("robot", item.text, item.gate)
+        else:
+            screen.over("robot")
+    screen.level("user", float(np.sqrt(np.mean(heard**2))))
+    screen.level("robot", float(np.sqrt(np.mean(frame.pcm**2))))
+    screen.gate(frame.gate_normalised)
+    sight = frame.image
+    words = f"{sight.age:.1f} s old, {sight.decision}: {sight.reason}" if sight.has_image else sight.reason
+    screen.tell("picture", words)
 
 
-def _printable(text: str) -> str:
-    """A random model says control characters too: they must not reach the terminal."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+def _print(transcript: Transcript) -> None:
+    """What was said in answer to a recording, a line for each utterance."""
+    console = Console(highlight=False, soft_wrap=True)
+    for utterance in transcript.utterances:
+        pieces = [(p.time, p.text, p.gate) for p in transcript.pieces if p.utterance == utterance.number]
+        pieces[0] = pieces[0][0], pieces[0][1].lstrip(), pieces[0][2]
+        console.print(f"{utterance.start:7.2f} s  ", shaded(words(pieces)), f"  (gate {utterance.gate:.2f})", sep="")
 
 
 @contextmanager
@@ -282,16 +278,5 @@ def _watching(conversation: Conversation, pictures: Pictures) -> Iterator[None]:
 def _load(args: argparse.Namespace) -> Conversation:
     # Here, so that a wrong file name is told before torch has taken its seconds to load.
     from moshivis_ros.conversation import Conversation
-    from moshivis_ros.model import torch
-    from moshivis_ros.model.sampling import Sampling
 
-    sampling = {name: getattr(args, name) for name in SAMPLING if getattr(args, name) is not None}
-    return Conversation.load(
-        args.model,
-        device=args.device,
-        dtype=args.dtype and getattr(torch, args.dtype),
-        revision=args.revision,
-        sampling=Sampling(**sampling),
-        seed=args.seed,
-        refresh=Settings(policy=args.refresh_policy, interval=args.refresh_interval),
-    )
+    return Conversation.load(args.model, Options.of(vars(args)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,16 @@ from moshivis_ros.frame import Frame, check_pcm
 from moshivis_ros.goals import Asking, Goals, Interrupt, Saying
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
-from moshivis_ros.model.device import find_device
+from moshivis_ros.model.device import BESIDE, STEP, computing, default_dtype, find_device, stream_of
+from moshivis_ros.model.fit import Choice, choose
 from moshivis_ros.model.image_encoder import check_image, preprocess
 from moshivis_ros.model.lm import MoshiVis, reported_gate
-from moshivis_ros.model.onnx_encoder import OnnxImageEncoder
-from moshivis_ros.model.sampling import Sampling
+from moshivis_ros.model.onnx_encoder import onnx_in_place_of
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.options import Options
+from moshivis_ros.renewal import Renewal
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.vision.gate import GateNormaliser
 from moshivis_ros.vision.image_cache import Picture
 from moshivis_ros.vision.refresh_policy import Settings
@@ -53,6 +56,8 @@ class Conversation:
     any.
     """
 
+    choice = Choice(None, None)  # the form that load() chose
+
     def __init__(
         self,
         model: MoshiVis,
@@ -66,6 +71,8 @@ class Conversation:
         kv_cache: str | None = None,
         greet: bool = True,
         image_encoder: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]] | None = None,
+        renew_after: float = 0.0,
+        renew_keep: float = 10.0,
     ) -> None:
         self.config = model.config
         self._model = model
@@ -79,74 +86,56 @@ class Conversation:
                 f"image_size {image_size} is smaller than one patch ({self.config.siglip.patch_size})"
             )
         room = self.config.image_tokens(self._image_size)
-        self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache)
+        self.renewal = Renewal(renew_after, renew_keep, self.config.context)
         if seed is None:
             seed = int(torch.seed() % 2**31)
-        self._stream.set_sampling(sampling or Sampling(), seed)
-        self._goals = Goals(self._stream, tokenizer, greet)
-        self._encoder_stream = (
-            torch.cuda.Stream(self._device, priority=0) if self._device.type == "cuda" else None
-        )
         self._view = View(self._encode, refresh or Settings())
         self._lock = threading.Lock()  # held while the stream's buffers are in use
         self._clock = 0  # frames since loading: unlike the frame index it never goes back
         self._silent_frames = 0  # since the last text
         self._previous_gate: tuple[NDArray[np.float32], float, float]  # per layer, mean, normalised
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
-        with self._on_device():
+        with computing(self._device, STEP):
+            self._stream = Stream(model, max_image_tokens=room, kv_cache=kv_cache, keep=self.renewal.keep)
+            self._stream.set_sampling(sampling or Sampling(), seed)
+            self._goals = Goals(self._stream, tokenizer, greet)
             self._start()
             self._warm_up()
 
     @classmethod
     def load(
-        cls,
-        name_or_folder: str | Path,
-        *,
-        device: str | torch.device = "auto",
-        dtype: torch.dtype | None = None,
-        revision: str | None = None,
-        sampling: Sampling | None = None,
-        seed: int | None = None,
-        refresh: Settings | None = None,
-        image_size: int | None = None,
-        quantize: str | None = None,
-        kv_cache: str | None = None,
-        greet: bool = True,
-        image_encoder: str = "torch",
+        cls, name_or_folder: str | Path, options: Options | None = None, **single: Any
     ) -> Conversation:
         """Load a checkpoint: a folder, a Hugging Face repo id, which is downloaded once, or a file of either.
 
-        device: ``auto`` takes the GPU where there is one. dtype: bfloat16 on a GPU, float32 on a CPU unless
-        given. image_size: pixels of the square that pictures are resized to (default: the checkpoint's).
-        quantize: int8 or int4 weights, smaller and faster to read (see model/quantize.py). kv_cache: int8 for an
-        attention window of half the size. greet: False keeps it silent until the user speaks. image_encoder: torch, or onnx for the file that ``moshivis
-        export-image-encoder`` wrote.
-        Raises CheckpointError, ConfigError or MissingDependencyError, each saying what to do.
+        ``options``, or ``single`` ones of them by their names (``device="cuda", seed=3``): see options.Options. What
+        ``auto`` decided is in ``choice``. Raises CheckpointError, ConfigError or MissingDependencyError, each saying what
+        to do.
         """
-        device = find_device(device)
-        if seed is not None and not 0 <= seed < 2**31:
-            raise ConfigError(f"seed must be from 0 to {2**31 - 1}, not {seed}")
-        dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
-        path = resolve(name_or_folder, revision, device, kv_cache)
-        model = load_model(path, device, dtype, quantize, kv_cache)
+        options = replace(options or Options(), **single)
+        device = find_device(options.device)
+        dtype = default_dtype(device) if options.dtype == "auto" else getattr(torch, options.dtype)
+        path = resolve(name_or_folder, options.revision, device, options.smallest_window)
+        choice = choose(path, device, dtype, options.quantize, options.kv_cache)
+        model = load_model(path, device, dtype, choice.quantize, choice.kv_cache)
         folder = path if path.is_dir() else path.parent
-        codec = Codec.load(folder, model.config, device)
-        tokenizer = Tokenizer.load(folder, model.config)
-        if image_encoder not in ("torch", "onnx"):
-            raise ConfigError(f"image_encoder must be torch or onnx, not {image_encoder!r}")
-        size = image_size or model.config.image_size
-        return cls(
+        size = options.image_size or model.config.image_size
+        conversation = cls(
             model,
-            codec,
-            tokenizer,
-            sampling=sampling,
-            seed=seed,
-            refresh=refresh,
-            image_size=image_size,
-            kv_cache=kv_cache,
-            greet=greet,
-            image_encoder=OnnxImageEncoder(folder, model, size) if image_encoder == "onnx" else None,
+            Codec.load(folder, model.config, device),
+            Tokenizer.load(folder, model.config),
+            sampling=options.sampling,
+            seed=options.seed,
+            refresh=options.refresh,
+            image_size=options.image_size,
+            kv_cache=choice.kv_cache,
+            image_encoder=onnx_in_place_of(model, folder, size) if options.image_encoder == "onnx" else None,
+            renew_after=options.renew_after,
+            renew_keep=options.renew_keep,
+            greet=options.greet,
         )
+        conversation.choice = choice
+        return conversation
 
     @property
     def is_random(self) -> bool:
@@ -215,7 +204,7 @@ class Conversation:
     def settle(self) -> None:
         """Block until no picture is on its way any more; what was, is in the cache."""
         self._view.wait()
-        with self._lock:
+        with self._lock, computing(self._device, STEP):
             self._view.swap(self._stream.set_image)
 
     def say(self, text: str, interrupt: Interrupt = "wait", uninterruptible: bool = False) -> Saying:
@@ -231,13 +220,13 @@ class Conversation:
 
     def tune(self, sampling: Sampling, refresh: Settings, seed: int | None = None) -> None:
         """Change while talking how tokens are drawn, when it looks and (if given) the seed of what follows."""
-        with self._lock:
+        with self._lock, computing(self._device, STEP):
             self._stream.set_sampling(sampling, seed)
         self._view.settings = refresh
 
     def reset(self) -> None:
         """Start a new conversation. The picture stays; camera frames from before will not be looked at."""
-        with self._lock:
+        with self._lock, computing(self._device, STEP):
             self._start()
 
     def close(self) -> None:
@@ -256,20 +245,21 @@ class Conversation:
         Raises AudioError for another shape or type and for samples that are not finite.
         """
         check_pcm(pcm)
-        with self._lock, self._on_device():
+        with self._lock, computing(self._device, STEP):
             self._view.swap(self._stream.set_image)
             heard, cut = self._goals.hear(pcm)
             with torch.no_grad():
                 sound = torch.from_numpy(heard).to(self._device)[None, None]
                 out = self._stream.step(self._codec.encode(sound))
+                # Before the next recording runs: these tensors are its memory too.
+                told = torch.cat((out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float()))
                 answer = (
                     self._codec.decode(out.tokens[:, 1:])[0, 0]
                     if self._stream.warm
                     else torch.zeros_like(sound[0, 0])
                 )
                 # One copy to the host for everything: gates, the reported gate, the text token, the sound.
-                parts = (out.gates[0], reported_gate(out.gates), out.tokens[0, :1].float(), answer.float())
-                host = torch.cat(parts).cpu().numpy()
+                host = torch.cat((told, answer.float())).cpu().numpy()
         layers = self.config.num_layers
         gates, gate = host[:layers], float(host[layers])
         token, samples = int(host[layers + 1]), host[layers + 2 :]
@@ -287,6 +277,9 @@ class Conversation:
             speaking=self._silent_frames < PAUSE_FRAMES,
             phrase_end=pause or (text or "").endswith(SENTENCE_END),
         )
+        with self._lock, computing(self._device, STEP):  # after the answer: a GPU does it while that is played
+            if self.renewal.due(self._index, self._stream.steps, self._silent_frames, pcm, samples):
+                self._stream.renew()
         frame = Frame(
             self._index,
             samples,
@@ -306,10 +299,6 @@ class Conversation:
         """Stream time in seconds; offline it runs as fast as the frames do."""
         return self._clock * FRAME_SECONDS
 
-    def _on_device(self) -> AbstractContextManager[Any]:
-        """What the caller's thread computes with: Mimi records, and Triton starts kernels, on the current GPU."""
-        return torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext()
-
     def _start(self) -> None:
         """The state of one conversation, at its beginning."""
         self._stream.reset()
@@ -318,6 +307,7 @@ class Conversation:
         self._text = self._tokenizer.decoder()
         self._index = 0
         self._silent_frames = PAUSE_FRAMES
+        self.renewal.begin()
         self._previous_gate = (np.zeros(self.config.num_layers, np.float32), 0.0, 0.0)
         self._normaliser = GateNormaliser(self.config.gate_low, self.config.gate_high)
         self._view.restart()
@@ -325,7 +315,7 @@ class Conversation:
     def _warm_up(self) -> None:
         """Run every path once, so that the first frames of a conversation are as quick as all others."""
         self._stream.record()
-        self._codec.record()
+        self._codec.record(self._stream.pool)
         size = self._image_size
         self._stream.set_image(self._encode(np.zeros((size, size, 3), np.uint8)))
         for bucket in (*self._stream.buckets, 0):
@@ -338,10 +328,13 @@ class Conversation:
     def _encode(self, image: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-attention keys and values of a picture, computed beside the stream."""
         pixels = preprocess(image, self._image_size)
-        with torch.no_grad(), self._on_device(), torch.cuda.stream(self._encoder_stream):
-            kv = self._image_kv(pixels.to(self._device))
-        if self._encoder_stream is not None:
-            self._encoder_stream.synchronize()
-            for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
-                tensor.record_stream(torch.cuda.default_stream(self._device))
+        on_gpu = self._device.type == "cuda"
+        with torch.no_grad(), computing(self._device, BESIDE):
+            if on_gpu:  # from memory that is not paged it takes them by itself, and no thread waits
+                pixels = pixels.pin_memory().to(self._device, non_blocking=True)
+            kv = self._image_kv(pixels)
+            if on_gpu:
+                torch.cuda.current_stream().synchronize()
+                for tensor in kv:  # the memory must outlive the copy into the cache on the other stream
+                    tensor.record_stream(stream_of(self._device, STEP))
         return kv

@@ -29,5 +29,9 @@ class OutputError(MoshiVisError):
     """A file that cannot be written, or not there."""
 
 
+class RecordingError(MoshiVisError):
+    """A recorded conversation that is not there, damaged, or without what is wanted of it."""
+
+
 class MissingDependencyError(MoshiVisError, ImportError):
     """An optional library is needed here and is not installed."""

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes .venv, or brings it up to date: torch, the library, ROS 2 as wheels. Nothing outside .venv is touched.
+# Makes .venv, or brings it up to date: torch, the library, ROS 2 as wheels. Outside .venv it installs the system
+# packages that are missing, where that needs no password.
 set -eu
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python3}
@@ -7,8 +8,14 @@ PYTHON=${PYTHON:-python3}
 stop() { echo "$@" >&2; exit 1; }
 
 missing=$(scripts/missing_packages.sh)
-[ -z "$missing" ] || stop "System packages are missing. Install them, then call make again:
+if [ -n "$missing" ]; then
+  [ "$(id -u)" = 0 ] && as_root="" || as_root="sudo -n"
+  command -v apt-get >/dev/null && $as_root true 2>/dev/null || stop "System packages are missing. Install them, then call make again:
     sudo apt install" $missing
+  echo "== system packages: apt-get install" $missing
+  $as_root apt-get update -q
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $missing
+fi
 [ -z "${ROS_DISTRO:-}" ] || stop "ROS 2 $ROS_DISTRO is sourced here: build with colcon (README), or call make in a shell without it."
 "$PYTHON" -c 'import platform, sys; sys.exit(platform.machine() != "x86_64" or not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
   stop "ROS 2 comes as wheels for x86_64 and Python 3.10 to 3.13 only, and this is $("$PYTHON" -V) on $(uname -m).
@@ -34,7 +41,7 @@ grep -q '^numpy' .venv/keep.txt || echo 'numpy<2.3' >> .venv/keep.txt  # the new
 
 echo "== the library, ROS 2 and tools"
 pip uninstall -q -y moshi 2>/dev/null  # or pip complains about its pins, which are not followed here
-pip install -q -c .venv/keep.txt -e '.[ros,onnx,simulation,training,dev]'
+pip install -q -c .venv/keep.txt -e '.[ros,onnx,simulation,training,listener,record,dashboard,dev]'
 pip install -q --no-deps moshi==0.2.13
 if ! "$python" -c 'import onnxruntime' 2>/dev/null; then
   nvidia-smi >/dev/null 2>&1 && runtime=onnxruntime-gpu || runtime=onnxruntime

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -31,6 +32,10 @@ def pulse(tmp_path: Path) -> Iterator[dict[str, str]]:
     """
     if not shutil.which("pulseaudio"):
         pytest.skip("PulseAudio is not installed: apt install pulseaudio pulseaudio-utils libasound2-plugins")
+    try:
+        ctypes.CDLL("libportaudio.so.2")
+    except OSError:
+        pytest.skip("PortAudio is not installed: apt install libportaudio2")
     folder = tmp_path / "pulse"
     folder.mkdir(0o700)
     environment = {

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from moshivis_ros import cli
-from moshivis_ros.bench.cost import bytes_per_step, memory
 from moshivis_ros.bench.sizes import SIZES
+from moshivis_ros.model.cost import bytes_per_step, memory
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.quantize import Quantizer, quantize
 

@@ -17,6 +17,7 @@ import pytest
 
 from moshivis_ros import chat, cli
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, files
+from moshivis_ros.shading import printable
 
 ROOT = Path(__file__).parent.parent
 QUESTION = ROOT / "media/question.wav"
@@ -28,6 +29,7 @@ class Parrot:
 
     is_random = False
     config = SimpleNamespace(about="")
+    choice = SimpleNamespace(reason="")
 
     def __init__(self, ends_at: int = -1) -> None:
         self.ends_at = ends_at  # step in which Ctrl-C is pressed
@@ -223,7 +225,7 @@ def test_a_recording_is_answered(tiny, tmp_path):
     for utterance in said["utterances"]:
         assert set(utterance) == {"start", "end", "text", "gate"}
         assert 0 < utterance["start"] < utterance["end"] <= seconds + 0.08
-        assert f"{utterance['start']:.2f} s  {chat._printable(utterance['text'])}" in done.stdout
+        assert f"{utterance['start']:.2f} s  {printable(utterance['text'])}" in done.stdout
     assert done.stdout.replace("\n", "").isprintable()
     assert said["refreshes"] == [{"time": 0.0, "reason": "shown"}]
 
@@ -266,7 +268,7 @@ def test_live_until_ctrl_c(tiny, pulse, tmp_path):
     assert live.returncode == 0, errors.decode()
     assert b"Listening to 'pulse', speaking through 'pulse'" in errors and b"Traceback" not in errors
     transcript = json.loads((tmp_path / "a.json").read_text())
-    assert (said + rest).decode().startswith(chat._printable(transcript["pieces"][0]["text"]))
+    assert (said + rest).decode().startswith(printable(transcript["pieces"][0]["text"]))
     assert transcript["refreshes"]
     assert files.read(tmp_path / "a.wav").size % FRAME_SIZE == 0
 

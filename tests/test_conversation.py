@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from moshivis_ros import Conversation, Frame
 from moshivis_ros.conversation import FRAME_SIZE
@@ -255,12 +256,12 @@ def test_every_thread_computes_on_the_device_of_the_model(tiny: Path, monkeypatc
     chosen = threading.local()
 
     @contextmanager
-    def on_device(self: Conversation) -> Iterator[None]:
-        chosen.here = True
+    def computing(device: torch.device, priority: int) -> Iterator[None]:
+        before, chosen.here = getattr(chosen, "here", False), True
         yield
-        chosen.here = False
+        chosen.here = before
 
-    monkeypatch.setattr(Conversation, "_on_device", on_device)
+    monkeypatch.setattr("moshivis_ros.conversation.computing", computing)
     used = set()
     for owner, name in ((Codec, "encode"), (Codec, "decode"), (Stream, "step"), (MoshiVis, "image_kv")):
         real = getattr(owner, name)

@@ -26,19 +26,26 @@ WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
 # Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
 DATA_FLOWS = {
-    "nodes": {"engine", "hearing", "msg", "outputs", "simulation"},
+    "nodes": {"action", "dashboard", "engine", "finding", "hearing", "msg", "outputs", "recording", "simulation", "terminal"},
+    "recording": {"chat", "options", "shading"},
+    "dashboard": {"outputs", "shading"},
+    "terminal": {"shading"},
     "hearing": {"audio"},
-    "arguments": {"model"},
+    "arguments": {"model", "options"},
+    "options": {"sampling", "vision"},
+    "model": {"sampling"},
     "audio": {"outputs"},
     "kept": {"audio", "outputs", "transcript"},
     "engine": {"conversation", "transcript"},
-    "chat": {"conversation", "kept", "outputs", "transcript"},
+    "chat": {"conversation", "kept", "options", "outputs", "shading", "terminal", "transcript"},
     "bench": {"conversation"},
+    "doctor": {"finding", "nodes", "conversation"},
     "verify": {"model"},
     "transcript": {"conversation"},
-    "conversation": {"model", "vision", "audio", "goals", "frame"},
+    "conversation": {"model", "vision", "audio", "options", "goals", "renewal", "frame"},
     "goals": {"model", "audio"},
     "frame": {"audio", "vision"},
+    "renewal": {"audio"},
     "study": {"evaluation", "training"},
     "evaluation": {"hearing", "training"},
     "training": {"conversation", "model", "simulation"},
@@ -105,7 +112,7 @@ def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
     required = {name(line) for line in metadata["install_requires"]}
     extra = {
         name(line)
-        for part in ("evaluation", "gguf", "listener", "onnx", "simulation", "training")
+        for part in ("dashboard", "evaluation", "gguf", "listener", "onnx", "record", "simulation", "training")
         for line in metadata["extras_require"][part]
     }
     known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | WHERE_ROS_IS | {"moshivis_ros"}
@@ -244,15 +251,25 @@ def test_what_is_missing_is_named_with_its_remedy(missing: str, remedy: str, tin
     assert remedy in " ".join(done.stderr.split()), done.stderr
 
 
-def test_make_names_the_missing_system_packages() -> None:
+@pytest.mark.parametrize("user", ["0", "1000"])
+def test_missing_system_packages_are_installed_or_named(user: str, tmp_path: Path) -> None:
+    """By root; where a password would be needed, the line to paste is printed."""
+    for name, script in {"id": f"echo {user}", "sudo": "exit 1", "apt-get": f"echo $* >> {tmp_path}/apt"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
     done = subprocess.run(
         [ROOT / "scripts/setup_venv.sh"],
-        env={**os.environ, "PYTHON": "/no/python"},
+        env={**os.environ, "PYTHON": "/no/python", "PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
-    assert "sudo apt install python3 " in done.stderr
+    if user == "0":
+        assert "apt-get install python3 " in done.stdout
+        update, install = (tmp_path / "apt").read_text().splitlines()
+        assert update == "update -q" and install.startswith("install -q -y --no-install-recommends python3 ")
+    else:
+        assert "sudo apt install python3 " in done.stderr and not (tmp_path / "apt").exists()
 
 
 def test_the_licence_is_there_in_full() -> None:

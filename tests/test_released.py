@@ -347,7 +347,7 @@ def test_the_best_that_fits_is_downloaded(
         return str(tmp_path)
 
     monkeypatch.setattr(checkpoint, "snapshot_download", download)
-    monkeypatch.setattr(released, "_free_memory", lambda: int(free))
+    monkeypatch.setattr(released, "free_memory", lambda device: int(free))
     assert resolve("kyutai/moshika-vis-mlx", kv_cache=kv_cache) == tmp_path / file
     assert len(asked) == 1 and set(asked[0]) & set(released.FILES) == {file}
     assert resolve("me/mine/model.q8_0.gguf") == tmp_path / "model.q8_0.gguf"
@@ -358,6 +358,6 @@ def test_a_folder_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for name in ("model.q4.safetensors", "model.q8.safetensors"):
         (tmp_path / name).touch()
     for free, file in ((60_000_000_000, "model.q8.safetensors"), (10_000_000_000, "model.q4.safetensors")):
-        monkeypatch.setattr(released, "_free_memory", lambda free=free: free)
+        monkeypatch.setattr(released, "free_memory", lambda device, free=free: free)
         assert resolve(tmp_path) == tmp_path / file
     assert resolve(tmp_path / "model.q4.safetensors").name == "model.q4.safetensors"

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from moshivis_ros.audio import FRAME_SIZE
-from moshivis_ros.bench.cost import bytes_per_step, memory, read_bandwidth
 from moshivis_ros.conversation import FRAME_SECONDS, Conversation
 from moshivis_ros.model.codec import Codec
+from moshivis_ros.model.cost import bytes_per_step, memory, read_bandwidth
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.recorded import record
-from moshivis_ros.model.sampling import GREEDY, Sampling, sample
+from moshivis_ros.model.sampling import GREEDY, sample
 from moshivis_ros.model.stream import Stream
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.vision.refresh_policy import Settings
 
 WARM_UP = 10  # frames
@@ -150,8 +151,8 @@ class Bench:
         lm, depformer = _Lm(stream), _Depformer(stream)
         codes = self.codes[0]
         hidden = torch.randn(1, config.dim, device=self.device, dtype=stream.image_k.dtype)
-        replay_lm = record(lm, codes, stream.generator)
-        replay_depformer = record(depformer, hidden, stream.generator)
+        replay_lm = record(lm, codes, stream.generator, stream.pool)
+        replay_depformer = record(depformer, hidden, stream.generator, stream.pool)
         _fill_window(stream)
         sound = [torch.from_numpy(pcm).to(self.device)[None, None] for pcm in self.pcm]
         stages = {
@@ -161,7 +162,7 @@ class Bench:
         }
         if (codec := self.codec) is None:
             return stages
-        codec.record()
+        codec.record(stream.pool)
         return {
             "mimi_encode": self._time(lambda i: codec.encode(sound[i])),
             **stages,

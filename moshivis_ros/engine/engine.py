@@ -30,6 +30,7 @@ from typing import Any
 from moshivis_ros.engine.events import Ended, EngineSettings, Event, Loaded, Loading, Spoken
 from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import MoshiVisError
+from moshivis_ros.options import Options
 
 END_SECONDS = 2.0  # given to the process to end by itself
 RESTART_MEMORY = 600.0  # seconds after which a death does not count any more
@@ -148,10 +149,10 @@ class Engine:
         """Until the next sleep(False) or start() no steps are made, and nothing is heard. `now`: as for start()."""
         self._send("sleep", asleep, now)
 
-    def tune(self, **changes: Any) -> None:
-        """New values of settings in TUNED, now and for every process that follows."""
-        self._settings = replace(self._settings, **changes)
-        self._send("serve", "tune", self._settings, "seed" in changes)
+    def tune(self, options: Options, new_seed: bool) -> None:
+        """New sampling, refresh settings, image size and (if told) seed, now and for every process that follows."""
+        self._settings = replace(self._settings, options=options)
+        self._send("serve", "tune", options, new_seed)
 
     def close(self) -> None:
         """End the process and wait until its memory is free."""

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from moshivis_ros.options import Options
 from moshivis_ros.transcript import Piece, Utterance
-from moshivis_ros.vision.refresh_policy import Settings as RefreshSettings
 
 if TYPE_CHECKING:
     from moshivis_ros.vision.view import ImageStatus
 
 
-TUNED = ("sampling", "refresh", "seed", "image_size")
-
-
 @dataclass(frozen=True)
 class EngineSettings:
-    """Arguments of Conversation.load and Sampling (those of TUNED may be changed while it talks); `max_backlog`: frames of 80 ms by which the model may be behind;
+    """`model` and `options` of Conversation.load; `max_backlog`: frames of 80 ms by which the model may be behind;
     `simulated_time`: paced by tick(); `realtime_priority`: of the steps, where the system allows it; 0: none;
     `restarts`: times within RESTART_MEMORY that an engine which died is started again.
     """
 
     model: str
-    device: str = "auto"
-    dtype: str = ""  # bfloat16, float32, ...; empty: what suits the device
-    quantize: str = ""  # int8, int4; empty: as the checkpoint is
-    kv_cache: str = ""  # int8; empty: in dtype
-    revision: str = ""
-    seed: int | None = None
-    image_size: int | None = None
-    sampling: dict[str, Any] = field(default_factory=dict)
-    refresh: RefreshSettings = field(default_factory=RefreshSettings)
+    options: Options = field(default_factory=Options)
     max_backlog: int = 6
     simulated_time: bool = False
-    greet: bool = True
     restarts: int = 0
     realtime_priority: int = 0
 
@@ -49,14 +37,15 @@ class Loading:
 @dataclass(frozen=True)
 class Loaded:
     """The model is ready. `seconds` that it took; `random`: untrained weights; `quantized`: the form of its weights
-    (int8, int4), or empty; `about`: what it can talk about; `realtime_priority`: of the steps, as the system allowed it;
-    `image_sizes`: least and largest that it can be changed to.
+    (int8, int4), or empty, and `reason`: why, if it was chosen; `about`: what it can talk about; `realtime_priority`: of the
+    steps, as the system allowed it; `image_sizes`: least and largest that it can be changed to.
     """
 
     seconds: float
     device: str
     random: bool
     quantized: str
+    reason: str
     about: str
     realtime_priority: int
     image_sizes: tuple[int, int]
@@ -96,6 +85,7 @@ class Spoken:
     text: list[Piece | Utterance]
     sight: Sight
     milliseconds: float  # that the step took
+    renewals: int  # of the context, since loading
     counts: dict[str, int]  # since loading: what went wrong, by name
     memory: dict[str, float]  # MB, by kind
     cut: bool  # what was said before is no longer meant

@@ -97,25 +97,16 @@ class EngineProcess:
         from moshivis_ros.conversation import Conversation
         from moshivis_ros.engine.served import Served
         from moshivis_ros.model.checkpoint import resolve
-        from moshivis_ros.model.sampling import Sampling
+        from moshivis_ros.model.device import find_device
 
+        options = settings.options
         self._send(Loading(f"finding {settings.model}, or downloading it"))
-        folder = resolve(settings.model, revision=settings.revision or None)
-        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        path = resolve(settings.model, options.revision, find_device(options.device), options.smallest_window)
+        files = path.iterdir() if path.is_dir() else [path]
+        size = sum(file.stat().st_size for file in files if file.is_file())
         self._send(Loading(f"reading {size / 1e6:.0f} MB of weights, and first steps with them"))
         try:
-            conversation = Conversation.load(
-                folder,
-                device=settings.device,
-                dtype=getattr(torch, settings.dtype) if settings.dtype else None,
-                quantize=settings.quantize or None,
-                kv_cache=settings.kv_cache or None,
-                sampling=Sampling(**settings.sampling),
-                seed=settings.seed,
-                refresh=settings.refresh,
-                image_size=settings.image_size,
-                greet=settings.greet,
-            )
+            conversation = Conversation.load(path, options, revision=None)
         except torch.OutOfMemoryError as error:
             raise MoshiVisError(f"{settings.model} does not fit the memory of the GPU: {error}") from error
         if "OMP_NUM_THREADS" not in os.environ:
@@ -126,11 +117,13 @@ class EngineProcess:
         if (seen := self._seen.newest()) is not None:
             self._see_again(conversation, *seen)
         seconds, config = time.monotonic() - start, conversation.config
-        quantized = settings.quantize or config.quantize or ""
+        choice = conversation.choice
+        quantized = choice.quantize or config.quantize or ""
         priority = _set_realtime_priority(settings.realtime_priority)
         self._served = Served(conversation, self._send)
         sizes = config.siglip.patch_size, conversation.image_size
-        self._send(Loaded(seconds, device, not config.trained, quantized, config.about, priority, sizes))
+        about = config.about
+        self._send(Loaded(seconds, device, not config.trained, quantized, choice.reason, about, priority, sizes))
         return conversation
 
     def _talk(self, run: int) -> None:
@@ -170,6 +163,7 @@ class EngineProcess:
                 text=transcript.add(frame),
                 sight=sight_of(frame.image),
                 milliseconds=milliseconds,
+                renewals=self._conversation.renewal.count,
                 counts={**self._queue.counts, "pictures refused": self._pictures_refused},
                 memory=memory,
                 cut=frame.cut,
@@ -202,7 +196,7 @@ class EngineProcess:
     def _keep(self, picture: Picture | None) -> None:
         if picture is not None:
             image = np.ascontiguousarray(picture.image)
-            self._seen.put({"shape": image.shape, "stamp": picture.stamp}, memoryview(image).cast("B"))
+            self._seen.put({"shape": image.shape, "stamp": picture.stamp}, image.data.cast("B"))
 
     def _see_again(self, conversation: Any, fields: dict[str, Any], data: bytearray) -> None:
         """What the process before this one saw."""

@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from moshivis_ros.conversation import Asking, Conversation, Saying
-from moshivis_ros.engine.events import EngineSettings, Event, Progress, Trouble, sight_of
+from moshivis_ros.engine.events import Event, Progress, Trouble, sight_of
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.goals import Interrupt
-from moshivis_ros.model.sampling import Sampling
+from moshivis_ros.options import Options
 
 
 class Served:
@@ -40,12 +40,10 @@ class Served:
             else:
                 self._cancelled.add(number)
 
-    def tune(self, settings: EngineSettings, new_seed: bool) -> None:
+    def tune(self, options: Options, new_seed: bool) -> None:
         try:
-            self._conversation.tune(
-                Sampling(**settings.sampling), settings.refresh, settings.seed if new_seed else None
-            )
-            size = settings.image_size or self._image_size
+            self._conversation.tune(options.sampling, options.refresh, options.seed if new_seed else None)
+            size = options.image_size or self._image_size
             if size != self._conversation.image_size:
                 self._conversation.image_size = size
         except MoshiVisError as error:

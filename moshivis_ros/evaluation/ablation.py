@@ -29,8 +29,8 @@ from moshivis_ros.evaluation.scoring import auc, questions
 from moshivis_ros.model.checkpoint import resolve
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
-from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.training.lm_stage import model_of, remove_gates
 from moshivis_ros.training.pictures import Pool, pool
 from moshivis_ros.training.train import Settings, flush_denormals, train

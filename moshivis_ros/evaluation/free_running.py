@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from moshivis_ros.model.lm import MoshiVis, reported_gate
-from moshivis_ros.model.sampling import Sampling, sample
+from moshivis_ros.model.sampling import sample
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.training.dialogues import Exchange
 from moshivis_ros.training.samples import NOTHING
 from moshivis_ros.training.utterances import Library, Utterance

@@ -19,8 +19,8 @@ from moshivis_ros.evaluation.intelligibility import mimi_sound
 from moshivis_ros.evaluation.scoring import questions, score
 from moshivis_ros.model.checkpoint import load_model
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.training import utterances
 from moshivis_ros.training.dialogues import Exchange
 from moshivis_ros.training.pictures import pool

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,8 +22,9 @@ from huggingface_hub.errors import (
 from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model import released, shards
 from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.cost import needed_beside
 from moshivis_ros.model.gguf_file import vision_file
-from moshivis_ros.model.lm import MoshiVis, window_bytes
+from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer, RowsLinear
 from moshivis_ros.model.weights import load_into, stored_type, unfilled, write
 
@@ -81,12 +83,14 @@ def load_model(
     dtype: torch.dtype,
     quantize: str | None = None,
     kv_cache: str | None = None,
+    wanted: Callable[[str], bool] = bool,
 ) -> MoshiVis:
     """The network of a checkpoint folder, or of the file of one, in evaluation mode, without gradients.
 
     Weights go one by one from the memory-mapped file to ``device`` and ``dtype``, and become smaller there
     with ``quantize`` (int8, int4), unless the file holds them so already (see quantize_checkpoint, and released.py): beside
-    the model, memory holds one tensor at most. Raises CheckpointError, and ConfigError for config.yaml.
+    the model, memory holds one tensor at most. What is not ``wanted`` (by its name) stays without memory. Raises
+    CheckpointError, and ConfigError for config.yaml.
     """
     config, path = _configuration(folder)
     if released.is_released(path):
@@ -94,7 +98,7 @@ def load_model(
             raise ConfigError(
                 f"{path.name} is quantised already, and loaded as it is: leave quantize={quantize!r} out"
             )
-        return released.load(path, config, device, dtype, kv_cache)
+        return released.load(path, config, device, dtype, kv_cache, wanted)
     if config.quantize and quantize not in (None, config.quantize):
         raise ConfigError(
             f"{folder} holds {config.quantize} weights already: load it without quantize={quantize!r}, or quantize "
@@ -102,8 +106,8 @@ def load_model(
         )
     with unfilled():
         model = MoshiVis(config)
-    # The attention window (see Stream) is allocated later, but a model without room for it is of no use.
-    needed = window_bytes(config, dtype, kv_cache)
+    # Allocated later, but a model without room for it is of no use.
+    needed = needed_beside(path, config, dtype, kv_cache)
     shrink = None
     if form := config.quantize or quantize:
         quantizer = Quantizer(model, form)
@@ -112,7 +116,7 @@ def load_model(
         else:
             needed -= quantizer.saved_bytes(dtype)
         shrink = quantizer.shrink
-    load_into(model, path, model.state_dict(), device, dtype, needed, shrink)
+    load_into(model, path, model.state_dict(), device, dtype, needed, shrink, wanted)
     if shrink is not None:
         shrink(model)  # what is no part of another one
     return model

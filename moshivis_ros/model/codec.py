@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.recorded import trace
+from moshivis_ros.model.recorded import record
 from moshivis_ros.model.weights import load_into, unfilled
 
 SAMPLE_RATE = 24000
@@ -21,15 +22,13 @@ FRAME_SIZE = 1920  # samples
 class Codec:
     """Mimi with the state of one encoder stream and one decoder stream, ``batch_size`` of each.
 
-    Always float32. On CUDA, moshi captures CUDA graphs in the second call of ``encode`` and of ``decode``; for a CPU
-    see ``record``.
+    Always float32.
     """
 
     def __init__(self, mimi: Any, batch_size: int = 1) -> None:
         self._mimi = mimi
         self._batch_size = batch_size
-        # moshi would hand its rotary embedding to torch.compile, which wants a C++ compiler on the robot.
-        self._no_compile = _moshi().utils.compile.no_compile
+        self._utils = _moshi().utils.compile
         mimi.streaming_forever(batch_size)
         self._encoder = _Direction(mimi, mimi.encode)
         self._decoder = _Direction(mimi, mimi.decode)
@@ -53,37 +52,43 @@ class Codec:
         """Bytes of the weights."""
         return sum(tensor.numel() * tensor.element_size() for tensor in self._mimi.state_dict().values())
 
-    def record(self) -> None:
+    def record(self, pool: Any = None) -> None:
         """Record both directions: from now on frames are computed without Python. Forgets what was heard and said.
 
-        On a CPU; on a GPU moshi does so itself, and this does nothing.
+        On a GPU the results are overwritten by what else is recorded with this ``pool`` (recorded.new_pool).
         """
-        if next(self._mimi.parameters()).device.type != "cpu":
-            return
-        silence = torch.zeros(self._batch_size, 1, FRAME_SIZE)
+        silence = torch.zeros(self._batch_size, 1, FRAME_SIZE, device=next(self._mimi.parameters()).device)
         codes = self.encode(silence)
         self.decode(codes)
-        with torch.no_grad(), self._no_compile():
-            self._encoder.record(silence)
-            self._decoder.record(codes[:, :, None])
+        with torch.no_grad(), self._plainly():
+            self._encoder.record(silence, pool)
+            self._decoder.record(codes[:, :, None], pool)
         self.reset()
 
     @torch.no_grad()
     def encode(self, pcm: Tensor) -> Tensor:
         """One frame of sound [B, 1, 1920], float32 at 24 kHz in -1..1 -> codes [B, K] int64."""
-        with self._no_compile():
+        with self._plainly():
             return self._encoder(pcm)[:, :, 0]
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes [B, K] of one frame, each 0 <= code < audio_card -> sound [B, 1, 1920] float32."""
-        with self._no_compile():
+        with self._plainly():
             return self._decoder(codes[:, :, None])
 
     def reset(self) -> None:
         """Forget what was heard and said."""
         self._mimi.reset_streaming()
         self._encoder.started = self._decoder.started = False
+
+    @contextmanager
+    def _plainly(self) -> Iterator[None]:
+        """moshi would hand its rotary embedding to torch.compile, which wants a C++ compiler on the robot; and record parts of
+        each direction on a GPU itself, with the rest between them, on the current device and as urgent as a picture.
+        """
+        with self._utils.no_compile(), self._utils.no_cuda_graph():
+            yield
 
 
 class _Direction:
@@ -104,13 +109,13 @@ class _Direction:
         self.started = True
         return run(frame)
 
-    def record(self, frame: Tensor) -> None:
+    def record(self, frame: Tensor, pool: Any) -> None:
         """The state must not be that before a first frame."""
-        self.recorded = trace(_Streaming(self.mimi, self.run), frame)
+        self.recorded = record(_Streaming(self.mimi, self.run), frame, pool=pool)
 
 
 class _Streaming(nn.Module):
-    """``run`` with moshi's streaming state as buffers: any other tensor is a constant to a trace."""
+    """``run`` with moshi's streaming state as buffers: any other tensor is a constant to a recording."""
 
     def __init__(self, mimi: Any, run: Callable[[Tensor], Tensor]) -> None:
         super().__init__()

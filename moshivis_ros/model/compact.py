@@ -40,8 +40,8 @@ def _int8(weight: Tensor, group: int) -> Packed:
     rows, columns = weight.shape
     levels = weight.new_empty(rows, columns, dtype=torch.int8)
     scales = weight.new_empty(rows, columns // group)
-    step = rows if weight.is_meta else max(1, BLOCK // columns)
-    for first in range(0, rows, step):
+    step = max(1, BLOCK // columns)
+    for first in range(0, 0 if weight.is_meta else rows, step):
         part = slice(first, first + step)
         groups = weight[part].float().unflatten(1, (-1, group))
         scales[part] = (groups.abs().amax(-1) / 127).clamp(min=1e-9)

@@ -99,6 +99,15 @@ class PackedLinear(_Holder):
         out = torch.cat(parts, dim=-1).to(x.dtype)
         return out if self.bias is None else out + self.bias
 
+    def unpacked(self, dtype: torch.dtype) -> nn.Linear:
+        """The same layer, of floating-point weights."""
+        weight = self.packed.weights(slice(None), self.columns).to(dtype)
+        layer = nn.Linear(self.columns, len(weight), bias=self.bias is not None, device="meta")
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        if self.bias is not None:
+            layer.bias = nn.Parameter(self.bias.to(dtype), requires_grad=False)
+        return layer
+
 
 class PackedEmbedding(_Holder):
     """Embedding whose table is a packed matrix."""

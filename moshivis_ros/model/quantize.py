@@ -98,7 +98,8 @@ class Int8Linear(nn.Module):
 class Int4Linear(nn.Module):
     """Linear layer without bias: 16 levels, with a scale and an offset for every group of columns of a row.
 
-    Packed for torch's kernel for CPUs. See StoredWeight.
+    Packed for torch's kernel for CPUs, which is quick with scales and input in bfloat16 only (80 times: 4096 x 4096 in
+    0.9 and 69 ms on one core of an EPYC). See StoredWeight.
     """
 
     values: Tensor
@@ -108,11 +109,12 @@ class Int4Linear(nn.Module):
         super().__init__()
         self.group = 2 * values.shape[1] // scales.shape[1]
         self.register_buffer("values", _packed(values, _pack_for_cpu))
-        self.register_buffer("scales", scales.transpose(0, 1).contiguous())  # [columns / group, rows, 2]
+        by_columns = scales.bfloat16().transpose(0, 1).contiguous()  # [columns / group, rows, 2]
+        self.register_buffer("scales", by_columns)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, columns] -> [B, rows]
-        x_ = x.to(self.scales.dtype)
-        return torch._weight_int4pack_mm_for_cpu(x_, self.values, self.group, self.scales).to(x.dtype)
+        out = torch._weight_int4pack_mm_for_cpu(x.bfloat16(), self.values, self.group, self.scales)
+        return out.to(x.dtype)
 
 
 class Quantizer:
@@ -201,9 +203,12 @@ def _empty(layer: nn.Module) -> bool:
 
 
 def _by_rows(weight: Tensor, rounded: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    if weight.is_meta:  # nothing to compute, and nothing to save
-        return rounded(weight)
-    values, scales = (part.new_empty(len(weight), *part.shape[1:]) for part in rounded(weight[:1]))
+    row = torch.ones(1, *weight.shape[1:], dtype=weight.dtype)  # for shapes and types: on "meta" this would take seconds
+    values, scales = (
+        torch.empty(len(weight), *part.shape[1:], dtype=part.dtype, device=weight.device) for part in rounded(row)
+    )
+    if weight.is_meta:
+        return values, scales
     for rows in range(0, len(weight), ROWS):
         part = slice(rows, rows + ROWS)
         values[part], scales[part] = rounded(weight[part])

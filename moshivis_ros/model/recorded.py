@@ -4,38 +4,41 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from moshivis_ros.model.device import STEP, computing, stream_of
 from moshivis_ros.model.kernels.form import INTERPRETED
 
 WARM_UP = (
     3  # runs before a CUDA graph is captured, and after a trace was made: both settle in their first runs
 )
 
-Outputs = tuple[Tensor, ...]
-
 
 def record(
-    step: nn.Module, codes: Tensor, generator: torch.Generator, pool: Any = None
-) -> Callable[[Tensor], Outputs]:
+    step: nn.Module, codes: Tensor, generator: torch.Generator | None = None, pool: Any = None
+) -> Callable[[Tensor], Any]:
     """``step(codes)``, recorded: the same work on the same buffers, with any ``codes`` of that shape.
 
-    ``step`` must not decide anything by the value of a tensor. Its random numbers come from ``generator``. On
-    a GPU the tensors that it returns are overwritten by the next call, also by that of another recording with the
-    same memory ``pool`` (torch.cuda.graph_pool_handle).
+    ``step`` must not decide anything by the value of a tensor. Its random numbers come from ``generator``. What it changes
+    must be parameters and buffers of ``step``. On a GPU the tensors that it returns are overwritten by the next call, also by
+    that of another recording with the same memory ``pool`` (see new_pool): recordings never run at the same time, so that
+    what they need only while they run may be the same memory.
     """
     if INTERPRETED and not codes.is_cuda:  # a trace keeps torch's operations only, and Triton's run beside them
         return step
     with torch.no_grad():
-        return _cuda_graph(step, codes, generator, pool) if codes.is_cuda else trace(step, codes)
+        return _cuda_graph(step, codes, generator, pool) if codes.is_cuda else _trace(step, codes)
 
 
-def trace(step: nn.Module, codes: Tensor) -> Callable[[Tensor], Any]:
-    """``step(codes)`` on a CPU, recorded; see ``record``. What it changes must be buffers of ``step``."""
+def new_pool(device: torch.device) -> Any:
+    """Memory for recordings on that device. It ends with the last of them: a conversation has one of its own."""
+    return torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+
+def _trace(step: nn.Module, codes: Tensor) -> Callable[[Tensor], Any]:
     with warnings.catch_warnings():
         # Shapes become constants, which is what is wanted here; and TorchScript has no successor that runs
         # without a C++ compiler.
@@ -61,33 +64,22 @@ class _Flat(nn.Module):
 
 
 def _cuda_graph(
-    step: nn.Module, codes: Tensor, generator: torch.Generator, pool: Any
-) -> Callable[[Tensor], Outputs]:
+    step: nn.Module, codes: Tensor, generator: torch.Generator | None, pool: Any
+) -> Callable[[Tensor], Any]:
     codes = codes.clone()  # the graph reads from here
-    stream = _capture_stream(codes.device)
-    with torch.cuda.device(codes.device):
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                step(codes)
-        torch.cuda.current_stream().wait_stream(stream)
+    with computing(codes.device, STEP):
+        for _ in range(WARM_UP):
+            step(codes)
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, pool=pool, stream=stream):
-            out: Outputs = step(codes)
+        if generator is not None:
+            graph.register_generator_state(generator)
+        with torch.cuda.graph(graph, pool=pool, stream=torch.cuda.current_stream()):
+            out = step(codes)
+    torch.cuda.current_stream(codes.device).wait_stream(stream_of(codes.device, STEP))
 
-    def replay(new_codes: Tensor) -> Outputs:
+    def replay(new_codes: Tensor) -> Any:
         codes.copy_(new_codes)
         graph.replay()
         return out
 
     return replay
-
-
-@lru_cache
-def _capture_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all recordings on a device: memory of a pool belongs to a stream, and only there is it used again.
-
-    Kernels keep the priority of the stream they were captured on: a picture being encoded has to wait.
-    """
-    return torch.cuda.Stream(device, priority=-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Protocol
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model.config import ModelConfig, NormForm
+from moshivis_ros.model.cost import WORKING, beside_weights, needed_beside
+from moshivis_ros.model.device import free_memory
 from moshivis_ros.model.gguf_file import GgufFile
-from moshivis_ros.model.lm import MoshiVis, window_bytes
+from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.mlx_file import MlxFile, is_mlx
 from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear, by_halves
 from moshivis_ros.model.weights import MAX_LISTED, check_fits, unfilled
@@ -58,12 +60,17 @@ def is_released(path: Path) -> bool:
 
 
 def load(
-    path: Path, config: ModelConfig, device: torch.device | str, dtype: torch.dtype, kv_cache: str | None
+    path: Path,
+    config: ModelConfig,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    kv_cache: str | None,
+    wanted: Callable[[str], bool] = bool,
 ) -> MoshiVis:
     """The network of such a file, in evaluation mode, without gradients.
 
     Levels, scales and offsets stay as they are, on ``device``; what is not quantised becomes ``dtype``. Memory holds the
-    model and one tensor at most. Without a config.yaml beside it, the file is taken for the released model. Raises
+    model and one tensor at most. What is not ``wanted`` (by its name) stays without memory. Without a config.yaml beside it, the file is taken for the released model. Raises
     CheckpointError, and MissingDependencyError for a GGUF file without the gguf library.
     """
     if not (path.parent / "config.yaml").exists():
@@ -73,9 +80,10 @@ def load(
     file: QuantizedFile = GgufFile(path) if path.suffix == ".gguf" else MlxFile(path)
     found = _find(model, file, path)
     size = sum(_bytes(value, dtype) for value in found.values())
-    check_fits(size + window_bytes(config, dtype, kv_cache), path, device)
+    check_fits(size + needed_beside(path, config, dtype, kv_cache), path, device)
     for name, value in found.items():
-        _put(model, name, value, device, dtype)
+        if wanted(name):
+            _put(model, name, value, device, dtype)
     return model.requires_grad_(False).eval()
 
 
@@ -88,19 +96,13 @@ def choose(files: list[str], device: torch.device | str, kv_cache: str | None) -
         model = MoshiVis(config)
     encoder = sum(weight.numel() for weight in model.image_prefix.parameters())
     packed = sum(weight.numel() for weight in model.parameters()) - encoder
-    beside = encoder * dtype.itemsize + window_bytes(config, dtype, kv_cache) + BESIDE
-    room = torch.cuda.mem_get_info(device)[0] if cuda else _free_memory()
+    beside = encoder * dtype.itemsize + sum(beside_weights(config, dtype, kv_cache, MIMI).values()) + WORKING
+    room = free_memory(device)
     best_first = sorted(files, key=lambda file: -FILES[file])
     return next((file for file in best_first if packed * FILES[file] / 8 + beside <= room), best_first[-1])
 
 
-BESIDE = 900_000_000  # bytes: Mimi, the picture, and what a step needs while it runs
-
-
-def _free_memory() -> int:
-    found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
+MIMI = 385_000_000  # bytes of the released one's file
 
 
 def _find(model: MoshiVis, file: QuantizedFile, path: Path) -> dict[str, Tensor | Packed]:

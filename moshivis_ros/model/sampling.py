@@ -4,38 +4,11 @@ again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from moshivis_ros.errors import ConfigError
 from moshivis_ros.model.kernels.form import fused
-
-MAX_TOP_K = 250
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn. A temperature of 0 takes the most likely token; None: what suits the checkpoint (its
-    config.yaml).
-
-    The top-k are those of the reference's server and web client.
-    """
-
-    text_temperature: float | None = None
-    text_top_k: int = 25
-    audio_temperature: float | None = None
-    audio_top_k: int = MAX_TOP_K
-
-    def __post_init__(self) -> None:
-        for name in ("text_temperature", "audio_temperature"):
-            if (value := getattr(self, name)) is not None and not 0 <= value <= 10:
-                raise ConfigError(f"{name} must be between 0 (greedy) and 10, not {value}")
-        for name in ("text_top_k", "audio_top_k"):
-            if not 1 <= getattr(self, name) <= MAX_TOP_K:
-                raise ConfigError(f"{name} must be between 1 and {MAX_TOP_K}, not {getattr(self, name)}")
-
+from moshivis_ros.sampling import MAX_TOP_K, Sampling
 
 GREEDY = Sampling(text_temperature=0.0, audio_temperature=0.0)
 

@@ -7,7 +7,7 @@ outlives it or a host synchronisation, so that it can be recorded once and repla
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ from moshivis_ros.errors import ConfigError, ImageError
 from moshivis_ros.model.kernels.state import ImageKV, Position, Window
 from moshivis_ros.model.layers import lay_out_by_columns, rotary, rotary_frequencies
 from moshivis_ros.model.lm import MoshiVis
-from moshivis_ros.model.recorded import record
-from moshivis_ros.model.sampling import MAX_TOP_K, Sampling, sample
+from moshivis_ros.model.recorded import new_pool, record
+from moshivis_ros.model.sampling import sample
 from moshivis_ros.model.script import FIRST, FREE, HUSH, Script, free_rows, kinds
+from moshivis_ros.sampling import MAX_TOP_K, Sampling
 
 UNGENERATED = -2
 # Image tokens that a step is recorded for: of pictures of 224, 336, 448 and 504 pixels. The step takes the smallest
@@ -38,7 +39,8 @@ class Stream(nn.Module):
     """State of ``batch_size`` conversations that run in step.
 
     ``bucket`` is the number of image tokens that the next step reads: one of ``buckets``, or 0 without a picture.
-    ``kv_cache`` int8 halves the memory of the attention window (see lm.Window).
+    ``kv_cache`` int8 halves the memory of the attention window (see lm.Window). ``keep``: frames that ``renew`` keeps;
+    0: it is never called.
     """
 
     kv: Tensor
@@ -65,6 +67,7 @@ class Stream(nn.Module):
         batch_size: int = 1,
         max_image_tokens: int | None = None,
         kv_cache: str | None = None,
+        keep: int = 0,
     ) -> None:
         super().__init__()
         if kv_cache not in (None, "int8"):
@@ -76,7 +79,9 @@ class Stream(nn.Module):
         self.config = config
         self.steps = 0  # frames since reset, known to the host without asking the device
         self.bucket = 0
+        self.keep = keep
         self.generator = torch.Generator(device)
+        self.pool: Any = None  # memory of what is recorded for this conversation
 
         B, H, D = batch_size, config.num_heads, config.dim // config.num_heads
         N = max_image_tokens or config.image_tokens()
@@ -95,7 +100,8 @@ class Stream(nn.Module):
         else:
             self.kv_scales = None
         buffer("offset", 1, dtype=torch.int64)
-        buffer("tokens", B, K, config.max_delay + 2, dtype=torch.int64, fill=UNGENERATED)
+        # what was read (one column for the output, or all that is kept), and what is still to be read
+        buffer("tokens", B, K, max(keep, 1) + config.max_delay + 1, dtype=torch.int64, fill=UNGENERATED)
         buffer("image_k", B, H, N, D, dtype=dtype)
         buffer("image_v", B, H, N, D, dtype=dtype)
         buffer("image_mask", 1, N, dtype=dtype)
@@ -148,6 +154,26 @@ class Stream(nn.Module):
         if self.kv_scales is not None:
             self.kv_scales.zero_()
 
+    @torch.no_grad()
+    def renew(self) -> None:
+        """Begin the context anew with the last ``keep`` frames: as if the conversation had begun with them.
+
+        They are replayed all at once, so that every weight is read once, into the front of the window; what is behind
+        them there is not read any more. The picture stays. For one conversation (batch size 1) of at least ``keep``
+        frames.
+        """
+        tokens = self.tokens.roll(self.keep - self.steps, 2)
+        frame = torch.arange(self.keep, device=tokens.device)
+        kept = torch.where(frame <= self.delays[:, None], self.initial[:, None], tokens[0, :, : self.keep])
+        tokens[0, :, : self.keep] = kept
+        self.tokens.copy_(tokens)
+        mask = torch.full((self.keep, self.keep), -torch.inf, dtype=self.image_mask.dtype, device=tokens.device)
+        at = Position(frame, frame, mask.triu(1), *rotary(frame[:, None, None, None, None], self.frequencies))
+        window = Window(self.kv, self.kv_scales).first(self.keep)
+        self.model.temporal_step(kept.T, window, at, self._image)
+        self.offset.fill_(self.keep)
+        self.steps = self.keep
+
     def set_image(self, kv: tuple[Tensor, Tensor] | None) -> None:
         """Attend to these keys and values [B, H, N, D] from the next step on; None: to no picture."""
         if kv is None:
@@ -190,11 +216,13 @@ class Stream(nn.Module):
             lay_out_by_columns(self.model)
         forward = torch.compile(self.forward, fullgraph=True, dynamic=False) if compile else self.forward
         shown = self.bucket
-        # Steps never run at the same time, so that what they need only while they run may be the same memory.
-        pool = torch.cuda.graph_pool_handle() if codes.is_cuda else None
+        self.pool = new_pool(codes.device)
         for bucket in self._steps:
             self.bucket = bucket
-            self._steps[bucket] = record(_Step(self, forward), codes, self.generator, pool)
+            self._steps[bucket] = record(_Step(self, forward), codes, self.generator, self.pool)
+            if self.keep:  # nothing is left to be prepared in the middle of a conversation
+                self.tokens.zero_()
+                self.renew()
         self.bucket = shown
         self.reset()
 
@@ -244,13 +272,17 @@ class Stream(nn.Module):
         empty = torch.arange(context, device=column.device) > self.offset
         mask = torch.zeros_like(empty, dtype=self.image_mask.dtype).masked_fill(empty, -torch.inf)[None]
         at = Position(self.offset, self.offset % context, mask, *rotary(self.offset, self.frequencies))
-        image = None
-        if self.bucket:
-            k, v = (x.narrow(2, 0, self.bucket) for x in (self.image_k, self.image_v))
-            image = ImageKV(k, v, self.image_mask.narrow(1, 0, self.bucket))
-        out = self.model.temporal_step(column, Window(self.kv, self.kv_scales), at, image)
+        out = self.model.temporal_step(column, Window(self.kv, self.kv_scales), at, self._image)
         self.offset.add_(1)
         return out
+
+    @property
+    def _image(self) -> ImageKV | None:
+        """What the next step reads of the picture."""
+        if not self.bucket:
+            return None
+        k, v = (x.narrow(2, 0, self.bucket) for x in (self.image_k, self.image_v))
+        return ImageKV(k, v, self.image_mask.narrow(1, 0, self.bucket))
 
     def follow(self, chosen: Tensor) -> Tensor:
         """What becomes of the text [B] that the network chose: see script.py. Goes on to the next row."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model import shards
+from moshivis_ros.model.device import free_memory
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 MAX_LISTED = 10  # tensors named in one error
@@ -60,17 +61,19 @@ def load_into(
     dtype: torch.dtype,
     extra_bytes: int = 0,
     shrink: Callable[[nn.Module], None] | None = None,
+    wanted: Callable[[str], bool] = bool,
 ) -> M:
     """Fill ``module`` (built on the meta device) from the safetensors file ``path``.
 
     ``layout`` gives the name and the shape of every tensor that the file must hold; floating-point tensors become
     ``dtype``, the others must have the layout's type. ``extra_bytes`` is what the module needs on a GPU beside
     its weights (less, where they shrink). ``shrink`` is called with each
-    part of the module as soon as a tensor of it is filled, and may replace what is filled. Raises
-    CheckpointError.
+    part of the module as soon as a tensor of it is filled, and may replace what is filled. What is not ``wanted`` (by its
+    name) stays without memory. Raises CheckpointError.
     """
     with open_file(path) as file:
         _check(file, layout, path)
+        layout = {name: t for name, t in layout.items() if wanted(name)}
         types = {name: dtype if t.is_floating_point() else t.dtype for name, t in layout.items()}
         weights = sum(t.numel() * types[name].itemsize for name, t in layout.items())
         check_fits(weights + extra_bytes, path, device)
@@ -89,7 +92,7 @@ def load_into(
             for name, expected in bar
         )
         if shrink is None:
-            module.load_state_dict(dict(tensors), assign=True)
+            module.load_state_dict(dict(tensors), strict=False, assign=True)
         else:
             for name, tensor in tensors:
                 # The parent's parent: it may be the one that knows of several weights stored as one.
@@ -98,19 +101,21 @@ def load_into(
                 part.load_state_dict({".".join(rest): tensor}, strict=False, assign=True)
                 del tensor
                 shrink(part)
-    left = [name for name, t in chain(module.named_parameters(), module.named_buffers()) if t.is_meta]
+    everything = chain(module.named_parameters(), module.named_buffers())
+    left = [name for name, t in everything if t.is_meta and wanted(name)]
     if left:
         raise RuntimeError(f"no weights for {left}: a buffer outside the state dict must not be made on meta")
     return module.requires_grad_(False).eval()
 
 
-def write(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write ``tensors`` as a safetensors file, one after the other: memory never holds a second copy of them all.
+def write(layout: Mapping[str, Tensor], path: Path, tensors: Iterable[Tensor] | None = None) -> None:
+    """Write ``layout`` as a safetensors file, one tensor after the other: memory never holds a second copy of them all.
 
-    (safetensors' own save_file makes that copy.)
+    (safetensors' own save_file makes that copy.) ``tensors``: what to write in place of its own tensors, in its order, so
+    that they can be made one by one.
     """
     header, end = {}, 0
-    for name, tensor in tensors.items():
+    for name, tensor in layout.items():
         begin, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {
             "dtype": _TYPES[tensor.dtype],
@@ -121,7 +126,7 @@ def write(tensors: Mapping[str, Tensor], path: Path) -> None:
     text += b" " * (-len(text) % 8)  # what follows shall be aligned
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
+        for tensor in layout.values() if tensors is None else tensors:
             tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
 
 
@@ -211,12 +216,14 @@ def _filled(file: Any, name: str, tensor: Tensor, path: Path) -> Tensor:
 
 
 def check_fits(needed: int, path: Path, device: torch.device | str) -> None:
-    if torch.device(device).type != "cuda":
+    """Raise CheckpointError where that many bytes are not free on a GPU."""
+    device = torch.device(device)
+    if device.type != "cuda":
         return
-    free, total = torch.cuda.mem_get_info(device)
+    free, total = free_memory(device), torch.cuda.mem_get_info(device)[1]
     if needed > free:
         raise CheckpointError(
-            f"{path.name} needs {needed / 1e9:.1f} GB on {device} (weights and attention window), "
+            f"{path.name} needs {needed / 1e9:.1f} GB on {device} (with all that a conversation takes), "
             f"but {free / 1e9:.1f} of {total / 1e9:.1f} GB are free: stop other programs that use the GPU, "
             "take a GPU with more memory, or load with device='cpu'"
         )

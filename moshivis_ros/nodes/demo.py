@@ -1,8 +1,8 @@
 """The whole robot on one machine without hardware: real nodes in processes of their own, a recorded question,
 photos.
 
-`make talk`, or `ros2 run moshivis_ros demo`. Prints what the robot says and sees while it does, leaves
-conversation.wav and transcript.json, and ends by itself.
+`make talk`, or `ros2 run moshivis_ros demo`. Prints what the robot says and sees while it does, leaves a bag,
+conversation.wav, transcript.json and report.html, and ends by itself.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from moshivis_ros.audio.files import read
 from moshivis_ros.errors import MoshiVisError
 from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
 from moshivis_ros.nodes.messages import to_nanoseconds
+from moshivis_ros.recording import report
 from moshivis_ros.vision.sources import photos
 
 NAMESPACE = "/moshivis_demo"
@@ -135,7 +136,8 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     node = Demo()
     stack.callback(node.destroy_node)
     talk = stack.enter_context(running("talk", model=model, device=options.device))
-    recorder = stack.enter_context(running("recorder", folder=str(options.out)))
+    bag = options.out / time.strftime("bag_%Y-%m-%d_%H-%M-%S")
+    recorder = stack.enter_context(running("recorder", folder=str(bag)))
     if options.speaker:
         stack.enter_context(running("speaker"))
     nodes = {"talk": talk, "recorder": recorder}
@@ -160,6 +162,10 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     if not node.frames:
         raise DemoError("the robot said nothing, not even silence: no message came on audio_out")
     print(f"\n\n{node.frames} frames of 80 ms, {node.refreshes} pictures seen")
+    wav, transcript = options.out / "conversation.wav", options.out / "transcript.json"
+    report.write(bag, options.out / "report.html", wav, transcript)
+    print(f"\nlisten to {wav} (left the robot, right you); the words are in {transcript},\n"
+          f"all of it in {options.out / 'report.html'}, recorded as {bag}")  # fmt: skip
 
 
 @contextmanager

@@ -1,5 +1,5 @@
-"""Writes what can be read off the nodes' tables: their sections of the README, config/talk.yaml, and what they answer
-to --help.
+"""Writes what can be read off the nodes' tables, the launch files and the interfaces: docs/interface.md,
+config/talk.yaml, and what nodes answer to --help.
 
 python -m moshivis_ros.nodes.describe            # updates both, in the source tree
 """
@@ -8,32 +8,40 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock, patch
 
 from moshivis_ros.nodes.interface import Parameter
 
 NODES = (
-    "talk", "microphone", "speaker", "echo_canceller", "listener", "commands", "audio_file", "video_file", "recorder", "sim_camera",
-    "deadman",
+    "talk", "microphone", "speaker", "echo_canceller", "listener", "commands", "audio_file", "video_file", "recorder",
+    "dashboard", "sim_camera", "deadman",
 )  # fmt: skip
-BEGIN, END = "<!-- nodes: written by python -m moshivis_ros.nodes.describe -->", "<!-- /nodes -->"
-CONFIGURED = ("talk", "microphone", "speaker", "echo_canceller")  # the nodes of talk.launch.py
+CONFIGURED = ("talk", "microphone", "speaker", "echo_canceller", "recorder", "dashboard")  # the nodes of talk.launch.py
 SOURCES = Path(__file__).resolve().parents[2]
+HEAD = """# Interface
+
+<!-- written by python -m moshivis_ros.nodes.describe -->
+
+Every launch argument, node, topic, service, action, parameter and message. `ros2 launch moshivis_ros FILE --show-args` and
+`ros2 run moshivis_ros NODE --help` say the same. Names are relative: `namespace` and remaps apply.
+"""
 
 
-def sections() -> str:
-    """One section of markdown per node: what it is, its parameters, its topics and services."""
-    return "\n".join(_section(name, importlib.import_module(f"moshivis_ros.nodes.{name}")) for name in NODES)
-
-
-def readme(text: str) -> str:
-    """The README with new sections between its two markers."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{sections()}\n{END}{rest.split(END)[1]}"
+def page() -> str:
+    """docs/interface.md."""
+    launches = [_launch(file) for file in sorted((SOURCES / "launch").glob("*.launch.py"))]
+    nodes = [_node(name, importlib.import_module(f"moshivis_ros.nodes.{name}")) for name in NODES]
+    files = sorted(file for kind in ("msg", "srv", "action") for file in (SOURCES / kind).glob(f"*.{kind}"))
+    interfaces = [f"### {file.stem}\n\n```\n{file.read_text().strip()}\n```\n" for file in files]
+    parts = ["## Launch files\n", *launches, "## Nodes\n", *nodes, "## Messages and actions\n", *interfaces]
+    return "\n".join([HEAD, *parts])
 
 
 def config() -> str:
@@ -75,15 +83,39 @@ def _wrapped(text: str, indent: str) -> list[str]:
 
 def main() -> None:
     (SOURCES / "config" / "talk.yaml").write_text(config())
-    page = SOURCES / "README.md"
-    page.write_text(readme(page.read_text()))
+    (SOURCES / "docs" / "interface.md").write_text(page())
 
 
 def _tables(module: Any) -> tuple[Sequence[Parameter], Sequence[Any]]:
     return module.PARAMETERS, module.INTERFACES
 
 
-def _section(name: str, module: Any) -> str:
+def _launch(file: Path) -> str:
+    """A section about its arguments."""
+    lines = [f"### {file.name}", "", "| argument | default | meaning |", "|---|---|---|"]
+    lines += [f"| `{name}` | {default and f'`{default}`'} | {meaning} |" for name, default, meaning in launch_arguments(file)]
+    return "\n".join([*lines, ""])
+
+
+def launch_arguments(file: Path) -> list[tuple[str, str, str]]:
+    """Name, default and description of each. The package `launch` need not be there: the file meets stand-ins."""
+    found: list[tuple[str, str, str]] = []
+
+    def declare(name: str, default_value: str = "", description: str = "", choices: Sequence[str] = ()) -> None:
+        allowed = f" ({', '.join(choices)})" if choices else ""
+        found.append((name, default_value, description + allowed))
+
+    stand_in = MagicMock()
+    stand_in.DeclareLaunchArgument = declare
+    stand_in.FindPackageShare = "<share of {}>".format
+    stand_in.PathJoinSubstitution = "/".join
+    source = file.read_text()
+    with patch.dict(sys.modules, dict.fromkeys(re.findall(r"^from (launch[\w.]*) import", source, re.M), stand_in)):
+        exec(compile(source, file, "exec"), {"__name__": file.stem})
+    return found
+
+
+def _node(name: str, module: Any) -> str:
     parameters, interfaces = _tables(module)
     lines = [f"### {name}", "", (module.__doc__ or "").strip(), ""]
     lines += ["| topic or service | | type | meaning |", "|---|---|---|---|"]

@@ -61,6 +61,7 @@ class Health:
         self._reported: dict[str, int] = {}
         self._memory: dict[str, float] = {}
         self._frames = self._overruns = 0
+        self.renewals = 0  # of the context, by the engine that runs
         self._clock = -1
 
     def begin(self) -> None:
@@ -77,6 +78,7 @@ class Health:
         self._frames += 1
         self._overruns += spoken.milliseconds > BUDGET_MS
         self._memory = spoken.memory
+        self.renewals = spoken.renewals
         self._counts = {**spoken.counts, "steps over 80 ms": self._overruns}
 
     def news(self) -> Iterator[str]:
@@ -105,6 +107,7 @@ class Health:
             "frame time p99 (ms)": p99,
             "budget (ms)": BUDGET_MS,
             "frames": self._frames,
+            "context renewals": self.renewals,
             **self._counted("steps"),
             **self._memory,
         }

@@ -1,6 +1,4 @@
-"""What a node shows to the outside, as tables: declared from them, checked against them, printed in the
-README.
-"""
+"""What a node shows to the outside, as tables: declared from them, checked against them, printed in docs/interface.md."""
 
 from __future__ import annotations
 

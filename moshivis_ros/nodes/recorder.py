@@ -1,42 +1,97 @@
-"""A conversation -> conversation.wav (left the robot, right the user) and transcript.json.
+"""A conversation -> a bag: an MCAP file in the layout of rosbag2, with sound, small pictures, words and decisions.
 
-Both have one time: seconds since the first sound of the robot. They are written while it goes on, as conversation.part.wav
-and, a line of JSON for each entry, transcript.part.json, and have their names when the node ends: what was recorded before
-stays until then. A node that is killed leaves the parts, without the last 10 seconds of sound.
+The last hour, or gigabyte, is kept: when something odd has happened, what led to it is in the bag. `moshivis report
+FOLDER` makes a page of it, and `ros2 bag`, Foxglove and the library rosbags read it. It is written while it goes on;
+a recorder that is killed loses a second or two, and `moshivis report` makes an ordinary bag of what it leaves.
+Sound of other types of message is written as moshivis_ros/msg/Audio.
 """
 
 from __future__ import annotations
 
-from functools import partial
+import importlib
+import re
+import time
+from array import array
+from collections.abc import Iterable
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
+import yaml
+from ament_index_python.packages import get_package_share_directory
+from rcl_interfaces.msg import ParameterEvent
+from rcl_interfaces.srv import GetParameters, ListParameters
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
+from rclpy.parameter import parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import String
 
-from moshivis_ros.audio import SAMPLE_RATE, Float
-from moshivis_ros.audio.files import Writer
-from moshivis_ros.audio.framing import AudioInput
-from moshivis_ros.audio.mix import Mix
-from moshivis_ros.errors import AudioError, OutputError
-from moshivis_ros.msg import ImageCacheStatus, Transcript
-from moshivis_ros.nodes.interface import Interface, Parameter, declare
-from moshivis_ros.nodes.messages import AUDIO, AudioReader, sound_parameters, to_nanoseconds
+from moshivis_ros.audio.pcm import decode, encode
+from moshivis_ros.errors import AudioError, ImageError, OutputError
+from moshivis_ros.msg import Audio, ImageCacheStatus
+from moshivis_ros.nodes.interface import Interface, Parameter, declare, values
+from moshivis_ros.nodes.messages import (
+    AUDIO,
+    AudioReader,
+    interface_type,
+    sound_parameters,
+    to_audio,
+    to_nanoseconds,
+    to_time,
+)
+from moshivis_ros.nodes.pictures import INTERFACES as CAMERA
+from moshivis_ros.nodes.pictures import Kept, Pictures
 from moshivis_ros.nodes.spin import spin
 from moshivis_ros.nodes.subscription import MatchedSubscription
-from moshivis_ros.outputs import Outputs, TranscriptFile, make_folder
+from moshivis_ros.recording.bag import BagWriter, Kind
 
+THUMBNAIL = 320  # pixels of width
 PARAMETERS = [
-    Parameter("folder", "conversation", "where conversation.wav and transcript.json go"),
+    Parameter("folder", "recording_{time}", "the bag: a new folder; {time} is when the recording begins"),
+    Parameter("max_size", 1000.0, "MB; more: the oldest eighth is deleted", (1.0, 1e6)),
+    Parameter("max_minutes", 60.0, "the same for the time", (0.1, 1e5)),
+    Parameter(
+        "pictures",
+        "thumbnails",
+        f"thumbnails ({THUMBNAIL} pixels wide), full, or none",
+        choices=("thumbnails", "full", "none"),
+    ),
+    Parameter("picture_rate", 5.0, "pictures a second, beside those that the model saw", (0.0, 60.0)),
     *sound_parameters("audio_in"),
     *sound_parameters("audio_out"),
+]
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+COPIED = [  # as they come
+    (Interface("transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the robot says"), 100),
+    (Interface("user_transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the user says"), 100),
+    (
+        Interface(
+            "speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks (where this message is built)"
+        ),
+        10,
+    ),
+    (Interface("gate", "subscribes", "moshivis_ros/msg/Gate", "how much it looks at the picture"), 100),
+    (
+        Interface(
+            "image_cache", "subscribes", "moshivis_ros/msg/ImageCacheStatus", "which picture it sees, and why"
+        ),
+        LATCHED,
+    ),
+    (Interface("/diagnostics", "subscribes", "diagnostic_msgs/msg/DiagnosticArray", "of all nodes"), 100),
 ]
 INTERFACES = [
     Interface("audio_in", "subscribes", AUDIO, "the user"),
     Interface("audio_out", "subscribes", AUDIO, "the robot"),
-    Interface("transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the robot said"),
-    Interface("image_cache", "subscribes", "moshivis_ros/msg/ImageCacheStatus", "when it saw a new picture"),
+    *(row for row, _ in COPIED),
+    *CAMERA,
+    Interface("/parameter_events", "subscribes", "rcl_interfaces/msg/ParameterEvent", "what is set in talk"),
 ]
-ROBOT, USER = 0, 1  # sides of the recording
+REMEMBERED = 60_000_000_000  # nanoseconds for which a picture is known to be written
+TALK = "talk"  # the node whose parameters are written down
 
 
 class Recorder(Node):
@@ -44,97 +99,165 @@ class Recorder(Node):
         # The last line of the log comes when the context, and with it the log topic, is gone already.
         super().__init__("recorder", enable_rosout=False, **kwargs)
         declare(self, PARAMETERS)
-        self._folder = make_folder(self.get_parameter("folder").value)
-        self._outputs = Outputs(
-            lambda text: self.get_logger().error(text),
-            sound=lambda: Writer(self._folder / "conversation.wav", channels=2),
-            transcript=lambda: TranscriptFile(self._folder / "transcript.json"),
-        )
-        self._inputs = AudioInput(), AudioInput()
-        self._mix = Mix(sides=2)
-        self._seconds = 0.0  # written
-        self._transcript: dict[str, list[dict[str, Any]]] = {"pieces": [], "utterances": [], "refreshes": []}
-        self._untimed: list[tuple[str, dict[str, int], dict[str, Any]]] = []  # kind, nanoseconds, the rest
-        self._activation = 0  # nanoseconds; the transcript counts its seconds from there
-        self._refreshed = 0
+        given = values(self, PARAMETERS)
+        folder = given["folder"].replace("{time}", time.strftime("%Y-%m-%d_%H-%M-%S"))
+        self._bag = BagWriter(Path(folder), given["max_size"] * 1e6, given["max_minutes"] * 60)
+        self._messages = 0
+        self._failed = False
+        self._foreign = dict.fromkeys(("audio_in", "audio_out"), 0)  # messages of other types
+        self._set_in_talk: dict[str, Any] = {}
+        self._talk = f"{self.get_namespace().rstrip('/')}/{TALK}"
+        self._written: set[int] = set()  # stamps of pictures in the bag
+        self._wanted = self._next_picture = 0  # the stamp of what the model sees; when another may be written
+        self._period = round(1e9 / given["picture_rate"]) if given["picture_rate"] else None
         try:
-            self._subscribe()
+            self._subscribe(given["pictures"])
         except BaseException:  # Ctrl-C too: a node that is ended while it is made leaves nothing
-            self._outputs.discard()
+            self._bag.discard()
             raise
 
     def close(self) -> None:
         """Raises OutputError where not all could be written."""
-        if not self._mix.begun:
-            self._outputs.discard()
-            self.get_logger().warning("nothing was recorded: the robot did not speak on audio_out")
+        if not self._messages:
+            self._bag.discard()
+            self.get_logger().warning("nothing was recorded: no message came")
             return
-        for block in self._mix.rest():
-            self._write(block)
-        self._outputs.attempt("sound", lambda file: file.close())
-        self._outputs.attempt("transcript", lambda file: file.close(self._transcript))
-        if self._outputs.failed:
-            raise OutputError(f"{self._folder}: not all of the conversation could be written; see above")
+        if self._failed:
+            raise OutputError(f"{self._bag.folder}: not all of the conversation could be written; see above")
+        self._bag.close()
         self.get_logger().info(
-            f"wrote {self._folder}/conversation.wav ({self._seconds:.1f} s), transcript.json"
+            f"wrote {self._bag.folder} ({self._messages} messages); see it: moshivis report {self._bag.folder}"
         )
 
-    def _subscribe(self) -> None:
-        for topic, side in (("audio_in", USER), ("audio_out", ROBOT)):
+    def _subscribe(self, pictures: str) -> None:
+        self._pictures: Pictures | None = None
+        for topic in ("audio_in", "audio_out"):
             reader = AudioReader.of(self, topic)
-            MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, side), 100)
-        self.create_subscription(Transcript, "transcript", self._on_transcript, 100)
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
+            MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, topic), 100)
+        for row, qos in COPIED:
+            if row.name == "speaking" and not hasattr(
+                importlib.import_module("moshivis_ros.msg"), "Speaking"
+            ):
+                continue  # built without it
+            kind = interface_type(row.type)
+            take = partial(self._copy, row.name.lstrip("/"), self.resolve_topic_name(row.name), row.type)
+            self.create_subscription(kind, row.name, take, qos, raw=True)
+        if pictures != "none":
+            width = THUMBNAIL if pictures == "thumbnails" else 0
+            self._pictures = Pictures(self, width, self._on_picture, MutuallyExclusiveCallbackGroup())
+        self.create_subscription(ParameterEvent, "/parameter_events", self._on_parameter_event, 100)
+        self._list: Any = self.create_client(ListParameters, f"{TALK}/list_parameters")
+        self._get: Any = self.create_client(GetParameters, f"{TALK}/get_parameters")
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._asking = self.create_timer(1.0, self._ask_for_parameters, clock=steady)
 
-    def _hear(self, reader: AudioReader, side: int, message: Any) -> None:
-        data, fields = reader.read(message, self.get_clock().now().nanoseconds)
+    def _write(self, role: str, topic: str, kind: str, data: bytes, lasting: Any = None) -> None:
+        if self._failed:
+            return
+        now = self.get_clock().now().nanoseconds
         try:
-            frames = self._inputs[side].push(data, **fields)
-        except AudioError as error:
-            self.get_logger().warning(f"not recorded: {error}", throttle_duration_sec=5.0)
+            self._bag.write(role, topic, Kind(kind, definition(kind)), now, data, lasting)
+            self._messages += 1
+        except OutputError as error:
+            self._failed = True
+            self.get_logger().error(f"the recording ends here: {error}")
+
+    def _copy(self, role: str, topic: str, kind: str, data: bytes) -> None:
+        self._write(role, topic, kind, data, role if role == "image_cache" else None)
+        if role == "image_cache":
+            status = deserialize_message(data, ImageCacheStatus)
+            self._wanted = to_nanoseconds(status.header.stamp) if status.has_image else 0
+            if self._pictures is not None and (kept := self._pictures.of(self._wanted)) is not None:
+                self._write_picture(kept)
+
+    def _hear(self, reader: AudioReader, topic: str, message: Any) -> None:
+        if not isinstance(message, Audio):
+            data, fields = reader.read(message, self.get_clock().now().nanoseconds)
+            try:
+                samples, _ = decode(data, fields["channels"], fields["sample_format"])
+            except AudioError as error:
+                self.get_logger().warning(f"not recorded: {error}", throttle_duration_sec=5.0)
+                return
+            index = self._foreign[topic] if fields["index"] is None else fields["index"]
+            self._foreign[topic] += 1
+            message = to_audio(encode(samples).tobytes(), index, fields["stamp"], int(fields["sample_rate"]))
+        self._write(topic, self.resolve_topic_name(topic), AUDIO, serialize_message(message))
+
+    def _on_picture(self, kept: Kept) -> None:
+        now = self.get_clock().now().nanoseconds
+        due = self._period is not None and (
+            now >= self._next_picture or now < self._next_picture - 2 * self._period
+        )
+        if due:
+            self._next_picture = now + (self._period or 0)
+        if due or kept.stamp == self._wanted:
+            self._write_picture(kept)
+
+    def _write_picture(self, kept: Kept) -> None:
+        if kept.stamp in self._written:
             return
-        late = self._mix.late
-        for stamp, frame in frames:
-            for block in self._mix.add(side, stamp, frame):
-                self._write(block)
-        self._time()
-        if self._mix.late > late:
-            self.get_logger().warning(
-                f"not recorded: {self._mix.late / SAMPLE_RATE:.1f} s of sound came too late",
-                throttle_duration_sec=5.0,
-            )
-
-    def _write(self, block: Float) -> None:
-        self._seconds += len(block) / SAMPLE_RATE
-        self._outputs.attempt("sound", lambda file: file.write(block))
-
-    def _on_transcript(self, message: Transcript) -> None:
-        stamp = to_nanoseconds(message.header.stamp)
-        said = {"text": message.text, "gate": message.gate}
-        if message.final:
-            start, end = (self._activation + round(seconds * 1e9) for seconds in (message.start, message.end))
-            self._untimed.append(("utterances", {"start": start, "end": end}, said))
-        else:
-            self._activation = stamp - round(message.start * 1e9)
-            self._untimed.append(("pieces", {"time": stamp}, said))
-        self._time()
-
-    def _on_image_cache(self, message: ImageCacheStatus) -> None:
-        if message.refreshes > self._refreshed and (end := self._mix.end(ROBOT)) is not None:
-            self._untimed.append(("refreshes", {"time": end}, {"reason": message.reason}))
-            self._time()
-        self._refreshed = message.refreshes
-
-    def _time(self) -> None:
-        """Write the entries that wait, in seconds of the recording, if that has begun."""
-        if not self._mix.begun:
+        self._written = {stamp for stamp in self._written if kept.stamp - stamp < REMEMBERED} | {kept.stamp}
+        try:
+            message = CompressedImage(format="jpeg", data=array("B", kept.jpeg))
+        except ImageError as error:
+            self.get_logger().warning(f"a picture is left out: {error}", throttle_duration_sec=60.0)
             return
-        for kind, times, rest in self._untimed:
-            entry = {key: round(self._mix.seconds(stamp), 3) for key, stamp in times.items()} | rest
-            self._transcript[kind].append(entry)
-            self._outputs.attempt("transcript", partial(TranscriptFile.add, kind=kind, entry=entry))
-        self._untimed.clear()
+        message.header.stamp, message.header.frame_id = to_time(kept.stamp), kept.frame_id
+        topic = self.resolve_topic_name("image/compressed")
+        self._write("image/compressed", topic, "sensor_msgs/msg/CompressedImage", serialize_message(message))
+
+    def _ask_for_parameters(self) -> None:
+        """Those of talk, once: later changes come on /parameter_events."""
+        if self._list.service_is_ready():
+            self._asking.cancel()
+            self._list.call_async(ListParameters.Request()).add_done_callback(self._on_listed)
+
+    def _on_listed(self, future: Any) -> None:
+        names = list(future.result().result.names)
+        self._get.call_async(GetParameters.Request(names=names)).add_done_callback(
+            partial(self._on_parameters, names)
+        )
+
+    def _on_parameters(self, names: list[str], future: Any) -> None:
+        self._set_parameters(zip(names, future.result().values))
+
+    def _on_parameter_event(self, event: ParameterEvent) -> None:
+        if event.node == self._talk:
+            changed = (*event.new_parameters, *event.changed_parameters)
+            self._set_parameters((parameter.name, parameter.value) for parameter in changed)
+
+    def _set_parameters(self, news: Iterable[tuple[str, Any]]) -> None:
+        """All of them once more, as `ros2 param dump` writes them: that can be a params_file, and any reader reads it."""
+        self._set_in_talk.update({name: parameter_value_to_python(value) for name, value in news})
+        text = yaml.safe_dump({self._talk: {"ros__parameters": self._set_in_talk}})
+        self._write(
+            "parameters",
+            f"{self._talk}/parameters",
+            "std_msgs/msg/String",
+            serialize_message(String(data=text)),
+            TALK,
+        )
+
+
+@lru_cache
+def definition(kind: str) -> str:
+    """The text of a message's .msg file, and of those of the messages in it, as MCAP wants it."""
+    texts: dict[str, str] = {}
+    _collect(kind, texts)
+    (first, *others) = texts.items()
+    return "\n".join([first[1], *("=" * 80 + f"\nMSG: {name}\n{text}" for name, text in others)])
+
+
+def _collect(kind: str, texts: dict[str, str]) -> None:
+    package, _, name = kind.split("/")
+    if f"{package}/{name}" in texts:
+        return
+    texts[f"{package}/{name}"] = text = (
+        Path(get_package_share_directory(package)) / "msg" / f"{name}.msg"
+    ).read_text()
+    for used in re.findall(r"^([A-Z]\w*|\w+/\w+)(?:\[.*?\])? +\w+", text, re.MULTILINE):
+        inner, _, short = used.rpartition("/")
+        _collect(f"{inner or package}/msg/{short}", texts)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -35,15 +35,14 @@ from moshivis_ros.nodes.talk_goals import Goals
 from moshivis_ros.nodes.talk_inputs import Inputs
 from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS
 from moshivis_ros.nodes.talk_outputs import Outputs
-from moshivis_ros.nodes.talk_settings import LiveParameters, changed, settings
+from moshivis_ros.nodes.talk_settings import TUNED, LiveParameters, settings
+from moshivis_ros.options import Options
 
 __all__ = ["INTERFACES", "PARAMETERS", "Talk", "main"]
 
-SUCCESS, FAILURE, ERROR = (
-    TransitionCallbackReturn.SUCCESS,
-    TransitionCallbackReturn.FAILURE,
-    TransitionCallbackReturn.ERROR,
-)
+SUCCESS = TransitionCallbackReturn.SUCCESS
+FAILURE = TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
 PROGRESS_SECONDS = 5.0  # between two lines in the log while the model is loading
 WARNING_SECONDS = 5.0  # between two warnings of one kind
 REMINDER_SECONDS = 60.0  # between two about the same standing problem
@@ -229,6 +228,8 @@ class Talk(LifecycleNodeMixin, Node):
                 threading.Thread(target=self._on_engine_ended).start()
 
     def _on_spoken(self, spoken: Spoken) -> None:
+        if spoken.renewals > self._health.renewals:
+            self.get_logger().info("the context begins anew in this pause, with its end; the conversation goes on")
         self._health.add(spoken)
         if self._outputs is not None:
             self._outputs.publish(spoken, self._inputs.frame_id if self._inputs else "")
@@ -239,6 +240,8 @@ class Talk(LifecycleNodeMixin, Node):
         model = "a RANDOM model: it makes sounds, not sense" if loaded.random else "the model"
         weights = f" with {loaded.quantized} weights" if loaded.quantized else ""
         self.get_logger().info(f"loaded {model}{weights} on {loaded.device} in {loaded.seconds:.1f} s")
+        if loaded.reason:
+            self.get_logger().info(loaded.reason)
         if again and self._active and self._engine is not None:
             self._engine.start(self._now)
             self._engine.sleep(self._asleep, self._now)
@@ -266,8 +269,8 @@ class Talk(LifecycleNodeMixin, Node):
         engine, outputs = self._engine, self._outputs
         if outputs is not None:
             outputs.muted = self.get_parameter("mute").value
-        if engine is not None and (changes := changed(names, values(self, PARAMETERS))):
-            engine.tune(**changes)
+        if engine is not None and names & TUNED:
+            engine.tune(Options.of(values(self, PARAMETERS)), "seed" in names)
 
     @property
     def _now(self) -> int:
@@ -315,8 +318,6 @@ class Talk(LifecycleNodeMixin, Node):
             return _answer(response, False, "the node is not configured")
         self._engine.freeze(request.data)
         return _answer(response, True, "frozen" if request.data else "follows the camera")
-
-    # Diagnostics
 
     def _on_second(self) -> list[DiagnosticStatus]:
         engine, inputs = self._engine, self._inputs

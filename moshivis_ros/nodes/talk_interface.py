@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from dataclasses import fields
+import json
 
 from moshivis_ros.audio.voice import VOICE_COMMAND
 from moshivis_ros.nodes.interface import Interface, Parameter
 from moshivis_ros.nodes.messages import sound_parameters
-from moshivis_ros.vision.refresh_policy import POLICIES, Settings
-
-SUITED = "; 0: always the most likely; below 0: what suits the checkpoint"
-SAMPLING = [
-    Parameter("text_temperature", -1.0, f"randomness of the words{SUITED}", (-1.0, 10.0)),
-    Parameter("text_top_k", 25, "words are drawn from this many likely ones", (1, 250)),
-    Parameter("audio_temperature", -1.0, f"randomness of the voice{SUITED}", (-1.0, 10.0)),
-    Parameter("audio_top_k", 250, "sounds are drawn from this many likely ones", (1, 250)),
-]
+from moshivis_ros.options import OPTIONS, Option
 
 
-def _refresh_parameters() -> list[Parameter]:
-    """One parameter for each field of the refresh policy's Settings, whose docstring explains them."""
-    entry = re.compile(r"^(\w[\w, ]*): (.+(?:\n {4}.+)*)", re.MULTILINE)
-    meanings = {
-        name: " ".join(text.split()).rstrip(".")
-        for names, text in entry.findall(inspect.getdoc(Settings) or "")
-        for name in names.split(", ")
-    }
-    parameters = []
-    for field in fields(Settings):
-        name, meaning = f"refresh_{field.name}", meanings[field.name]
-        default: str | int | float = getattr(Settings(), field.name)
-        if field.name == "policy":
-            parameters.append(Parameter(name, default, meaning, choices=POLICIES))
-        elif isinstance(default, int):
-            parameters.append(Parameter(name, default, meaning, (1, 1000)))
-        else:
-            share = "distance" in field.name or field.name in ("gate_open", "gate_closed")
-            parameters.append(Parameter(name, default, meaning, (0.0, 1.0 if share else 3600.0)))
-    return parameters
+def _parameter(option: Option) -> Parameter:
+    """An option of loading a model as a parameter, which cannot be None."""
+    if option.unset is None:
+        assert option.default is not None
+        return Parameter(option.name, option.default, option.meaning, option.range, option.choices)
+    value = "empty" if option.unset == "" else json.dumps(option.unset)
+    meaning = f"{option.meaning}; {value}: {option.otherwise}"
+    range_ = option.range and (min(option.range[0], float(option.unset)), option.range[1])
+    if range_ and isinstance(option.unset, int):
+        range_ = (int(range_[0]), int(range_[1]))
+    return Parameter(option.name, option.unset, meaning, range_)
 
-
-REFRESH = _refresh_parameters()
 
 PARAMETERS = [
     Parameter(
@@ -50,37 +29,13 @@ PARAMETERS = [
         "builtin",
         "checkpoint: builtin (the miniature of the package), a folder, or a Hugging Face repo to download",
     ),
-    Parameter("revision", "", "branch, tag or commit of the Hugging Face repo; empty: the newest"),
-    Parameter("device", "auto", "auto (the GPU where there is one), cpu, cuda, cuda:1, ..."),
-    Parameter("dtype", "auto", "numbers to compute with", choices=("auto", "bfloat16", "float32")),
-    Parameter(
-        "quantize",
-        "",
-        "weights in fewer bits, for less memory: int8, int4; empty: as in the checkpoint",
-        choices=("", "int8", "int4"),
-    ),
-    Parameter(
-        "kv_cache",
-        "",
-        "attention window in half the memory: int8; empty: in the numbers to compute with",
-        choices=("", "int8"),
-    ),
-    Parameter("seed", -1, "same seed and input, same conversation; -1: always another", (-1, 2**31 - 1)),
-    Parameter(
-        "image_size",
-        0,
-        "pixels of the square that pictures become; 0: the checkpoint's; while it talks at most what it was configured with",
-        (0, 2048),
-    ),
+    *map(_parameter, OPTIONS),
     Parameter("mute", False, "silence on audio_out, the conversation goes on"),
-    Parameter("greet", True, "it may speak first; false: it is silent until it hears somebody, or has a goal"),
     Parameter(
         "voice_command",
         VOICE_COMMAND,
         "speaks the questions of the action ask: text on its standard input, a recording on its standard output",
     ),
-    *SAMPLING,
-    *REFRESH,
     *sound_parameters("audio_in"),
     *sound_parameters("audio_out", written=True),
     Parameter(

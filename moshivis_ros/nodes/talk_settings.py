@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
@@ -11,41 +12,26 @@ from rclpy.node import Node
 from moshivis_ros.engine.events import EngineSettings
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.nodes.interface import values
-from moshivis_ros.nodes.talk_interface import PARAMETERS, REFRESH, SAMPLING
+from moshivis_ros.nodes.talk_interface import PARAMETERS
+from moshivis_ros.options import REFRESH, Options
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.vision.refresh_policy import Settings
 
 # Read at every use, or handed to the engine when they change; all others need a configure.
-LIVE = {"mute", "voice_command", "seed", "image_size", *(row.name for row in (*SAMPLING, *REFRESH))}
+TUNED = {"seed", "image_size"} | {f.name for f in fields(Sampling)} | {f"{REFRESH}{f.name}" for f in fields(Settings)}
+LIVE = {"mute", "voice_command"} | TUNED
 
 
 def settings(given: dict[str, Any], simulated: bool) -> EngineSettings:
     """`given`: every parameter by name. Raises ConfigError."""
     return EngineSettings(
-        model=given["model"],
-        revision=given["revision"],
-        device=given["device"],
-        dtype="" if given["dtype"] == "auto" else given["dtype"],
-        quantize=given["quantize"],
-        kv_cache=given["kv_cache"],
-        seed=None if given["seed"] < 0 else given["seed"],
-        image_size=given["image_size"] or None,
-        sampling={row.name: given[row.name] for row in SAMPLING if given[row.name] >= 0},
-        refresh=Settings(**{row.name.removeprefix("refresh_"): given[row.name] for row in REFRESH}),
+        given["model"],
+        Options.of(given),
         max_backlog=given["max_backlog"],
         simulated_time=simulated,
-        greet=given["greet"],
         restarts=given["restarts"],
         realtime_priority=given["realtime_priority"],
     )
-
-
-def changed(names: set[str], given: dict[str, Any]) -> dict[str, Any]:
-    """What the engine is to be told when these parameters have changed, as arguments of its tune()."""
-    if not (names & LIVE - {"mute", "voice_command"}):
-        return {}
-    now = settings(given, False)
-    changes = {"sampling": now.sampling, "refresh": now.refresh, "image_size": now.image_size}
-    return {**changes, "seed": now.seed} if "seed" in names else changes
 
 
 class LiveParameters:

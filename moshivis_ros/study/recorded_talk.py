@@ -19,8 +19,8 @@ from moshivis_ros.evaluation.free_running import Reply, Turn, converse
 from moshivis_ros.evaluation.scoring import auc
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.study.clips import cache_folder
 from moshivis_ros.study.talk import Recording, Talk
 from moshivis_ros.training import dialogues

@@ -100,8 +100,12 @@ class Robot:
             text = str(value).lower() if isinstance(value, bool) else value
             quote = "'" if isinstance(value, str | Path) else ""
             arguments += ["-p", f"{key}:={quote}{text}{quote}"]
+        return self.start_command(name, *arguments, environment=environment)
+
+    def start_command(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> Process:
+        """With these arguments as they are."""
         log = self._logs / f"{name}{len(self.processes)}.log"
-        self.processes.append(Process(name, arguments, {**self._environment, **(environment or {})}, log))
+        self.processes.append(Process(name, list(arguments), {**self._environment, **(environment or {})}, log))
         return self.processes[-1]
 
     def close(self) -> None:

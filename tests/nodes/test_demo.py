@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from robot import executable
+from rosbags.highlevel import AnyReader
 
 
 def nodes_of(marker: Path) -> list[str]:
@@ -53,6 +54,14 @@ def test_the_shipped_model_answers_about_each_scene(environment: dict[str, str],
     first, second = transcript["utterances"]
     assert "red" in first["text"] and "green" in second["text"], output
     assert len(transcript["refreshes"]) == 2
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count('src="data:image/jpeg') == 2 and 'src="data:audio/mpeg' in page and "> green" in page
+    assert "changed</td>" in page and "model builtin, policy gating" in page and "<!--" not in page
+    (bag,) = (tmp_path / "out").glob("bag_*")
+    with AnyReader([bag]) as reader:  # without ROS
+        topics = {connection.topic.removeprefix("/moshivis_demo/"): connection.msgcount for connection in reader.connections}
+    assert topics["audio_out"] >= len(sound) // 1920 - 40 and topics["image/compressed"] >= 20
+    assert {"audio_in", "transcript", "gate", "image_cache", "/diagnostics", "talk/parameters"} <= set(topics)
     assert not nodes_of(tmp_path)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from moshivis_ros.engine.engine import Engine
 from moshivis_ros.engine.events import EngineSettings, Event, Loaded, Spoken
+from moshivis_ros.options import Options
 from moshivis_ros.vision.refresh_policy import Settings
 
 GREY = bytes(8 * 8 * 3)
@@ -18,7 +19,7 @@ GREY = bytes(8 * 8 * 3)
 
 def test_a_picture_of_the_last_conversation_is_not_looked_at(checkpoint: Path) -> None:
     events: queue.Queue[Event] = queue.Queue()
-    engine = Engine(EngineSettings(str(checkpoint), refresh=Settings(policy="manual")), events.put)
+    engine = Engine(EngineSettings(str(checkpoint), Options(refresh=Settings(policy="manual"))), events.put)
 
     def show(stamp: int) -> None:
         view = {"encoding": "rgb8", "height": 8, "width": 8, "step": 24, "is_bigendian": False}

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 from moshivis_ros.msg import Audio
 from rclpy.qos import ReliabilityPolicy
 from robot import Robot
@@ -25,6 +24,7 @@ from moshivis_ros.audio import files
 from moshivis_ros.audio.pcm import decode
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.nodes.messages import AudioReader, AudioWriter, to_nanoseconds
+from moshivis_ros.recording.recorded import Recorded, follow
 
 SECOND = 1_000_000_000
 RATE = 24000
@@ -211,7 +211,7 @@ def test_sound_goes_to_the_other_ecosystem_and_comes_back(
     sound = heard_tone(clean)
     assert sound[: TONE.size].std() == pytest.approx(TONE.std(), rel=0.1)
     assert recorder.end() == 0
-    robot_side = soundfile.read(tmp_path / "out" / "conversation.wav")[0][:, 0]
+    robot_side = np.concatenate(list(follow(tmp_path / "out", Recorded())))[:, 0]
     assert pitch(robot_side) == pytest.approx(440, abs=2) and pitch(sound) == pytest.approx(440, abs=2)
 
 

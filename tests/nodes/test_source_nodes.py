@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import shutil
-import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import soundfile
-from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
-from rcl_interfaces.srv import GetParameters
+from moshivis_ros.msg import Audio
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from robot import Process, Robot
+from robot import Robot
 from sensor_msgs.msg import CompressedImage, Image
 
 from moshivis_ros.audio import files
-from moshivis_ros.nodes.messages import to_audio, to_nanoseconds, to_time
+from moshivis_ros.nodes.messages import to_audio, to_nanoseconds
 from moshivis_ros.vision import encoded, encodings
 
 SECOND = 1_000_000_000
@@ -140,137 +134,6 @@ def test_a_video_ends(robot: Robot, tmp_path: Path) -> None:
     assert pictures and all(
         (message.height, message.width, message.encoding) == (30, 40, "rgb8") for message in pictures
     )
-
-
-def test_a_conversation_is_recorded_where_its_stamps_say(robot: Robot, tmp_path: Path) -> None:
-    node = robot.start("recorder", folder=tmp_path / "out")
-
-    def send(publisher: Any, *messages: Any) -> None:
-        for message in messages:
-            publisher.publish(message)
-            for _ in range(2):  # answered after the message was taken
-                robot.call(GetParameters, "recorder/get_parameters")
-
-    user, voice = robot.publisher(Audio, "audio_in"), robot.publisher(Audio, "audio_out")
-    text, cache = (
-        robot.publisher(Transcript, "transcript"),
-        robot.publisher(ImageCacheStatus, "image_cache", LATCHED),
-    )
-    start = 1_700_000_000 * SECOND
-    loud, word = ((tone(0.08, rate=rate) * 32767).astype(np.int16).tobytes() for rate in (24000, 16000))
-    # The robot is silent for 0.96 s, then speaks. The user does from 0.4 s to 0.8 s, at 16 kHz.
-    send(voice, *(to_audio(loud if n >= 12 else bytes(3840), n, start + n * 80_000_000) for n in range(24)))
-    send(cache, ImageCacheStatus(refreshes=1, reason="interval", has_image=True))
-    send(
-        user, *(to_audio(word, n, start + 400_000_000 + n * 80_000_000, sample_rate=16000) for n in range(5))
-    )
-    send(user, Audio(index=5))  # no sound at all: refused
-    said = ((False, 0.96, 1.04, " he"), (False, 1.04, 1.12, "y"), (True, 0.96, 1.12, "hey"))
-    for final, begin, end, words in said:
-        message = Transcript(text=words, final=final, start=begin, end=end, gate=0.5)
-        message.header.stamp = to_time(start + round((1.9 if final else begin) * SECOND))
-        send(text, message)
-    assert node.end() == 0
-
-    left, right = np.transpose(soundfile.read(tmp_path / "out" / "conversation.wav")[0])
-    loudness = np.abs(np.stack([left, right])).reshape(2, -1, 1920).max(axis=2)  # [side, frame of 80 ms]
-    assert (loudness[0] > 0.4).tolist() == [False] * 12 + [True] * 12
-    # Only whole frames are kept: resampled by 1.5 ms later, the fifth word is not complete.
-    assert (loudness[1] > 0.4).tolist()[:9] == [False] * 5 + [True] * 4 and loudness[1][10:].max() < 0.01
-    transcript = json.loads((tmp_path / "out" / "transcript.json").read_text())
-    assert transcript == {
-        "pieces": [{"time": 0.96, "text": " he", "gate": 0.5}, {"time": 1.04, "text": "y", "gate": 0.5}],
-        "utterances": [{"start": 0.96, "end": 1.12, "text": "hey", "gate": 0.5}],
-        "refreshes": [{"time": 1.92, "reason": "interval"}],
-    }
-    assert "not recorded" in node.log
-
-
-def test_nothing_to_record_is_said(robot: Robot, tmp_path: Path) -> None:
-    node = robot.start("recorder", folder=tmp_path / "out")
-    robot.publisher(Audio, "audio_in")
-    assert node.end() == 0
-    assert "nothing was recorded" in node.log
-
-
-def speaks(robot: Robot, out: Path, seconds: float) -> Process:
-    """A recorder that has heard so much of the robot, after a moment in which it may not have been connected."""
-    node = robot.start("recorder", folder=out)
-    voice, text = robot.publisher(Audio, "audio_out"), robot.publisher(Transcript, "transcript")
-    loud = (tone(0.08) * 32767).astype(np.int16).tobytes()
-    count = itertools.count()
-
-    def lines() -> int:
-        path = out / "transcript.part.json"
-        return path.read_bytes().count(b"\n") if path.exists() else 0
-
-    def say() -> None:
-        n = next(count)
-        voice.publish(to_audio(loud, n, 1_700_000_000 * SECOND + n * 80_000_000))
-        message = Transcript(text="hey", start=0.0)
-        message.header.stamp = to_time(1_700_000_000 * SECOND)
-        text.publish(message)
-
-    def heard() -> bool:
-        say()
-        return lines() > 0
-
-    robot.until(heard)
-    for _ in range(round(seconds / 0.08)):
-        before = lines()
-        say()
-        robot.until(lambda before=before: lines() > before)
-    return node
-
-
-def test_a_recorder_that_is_killed_loses_seconds_and_the_next_keeps_what_it_left(
-    robot: Robot, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    node = speaks(robot, out, 20)
-    assert node.end(signal.SIGKILL) == -signal.SIGKILL
-    kept = files.read(out / "conversation.part.wav")
-    assert kept.size >= 9 * 24000 and np.abs(kept).max() > 0.2
-    line = json.loads((out / "transcript.part.json").read_text().splitlines()[0])
-    assert line["kind"] == "pieces" and line["text"] == "hey" and line["time"] <= 0
-    again = robot.start("recorder", folder=out)
-    robot.until(lambda: (out / "transcript.part2.json").exists())
-    assert again.end() == 0
-    assert (out / "conversation.part.wav").exists() and not (out / "conversation.wav").exists()
-    assert (out / "transcript.part.json").exists()
-
-
-def test_a_recording_whose_folder_is_removed_is_not_lost(robot: Robot, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    node = speaks(robot, out, 0.8)
-    shutil.rmtree(out)
-    assert node.end() == 0, node.log
-    sound, rate = soundfile.read(out / "conversation.wav")
-    assert rate == 24000 and len(sound) >= 0.4 * rate and np.abs(sound[:, 0]).max() > 0.4
-    assert sorted(path.name for path in out.iterdir()) == ["conversation.wav", "transcript.json"]
-
-
-@pytest.mark.parametrize("what", ["file", "folder"])
-def test_what_stands_in_the_way_of_a_recording_is_said_at_once(robot: Robot, tmp_path: Path, what: str) -> None:
-    out = tmp_path / "out"
-    if what == "file":
-        out.write_text("mine")
-    else:
-        (out / "conversation.wav").mkdir(parents=True)
-    node = robot.start("recorder", folder=out)
-    assert node.popen.wait(60) == 2
-    assert str(out) in node.log and "name" in node.log and "Traceback" not in node.log
-    assert not list(tmp_path.glob("**/*.part*"))
-
-
-def test_a_transcript_that_cannot_be_written_leaves_the_sound(robot: Robot, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    node = speaks(robot, out, 0.8)
-    (out / "transcript.json").mkdir()
-    assert node.end() == 1
-    assert "transcript.json: is a folder" in node.log and "Traceback" not in node.log
-    assert len(soundfile.read(out / "conversation.wav")[0]) >= 0.4 * 24000
-    assert "hey" in (out / "transcript.part.json").read_text()
 
 
 def test_microphone_and_speaker_on_virtual_devices(

@@ -16,6 +16,7 @@ INTERPRETED = (
     os.environ.get("TRITON_INTERPRET") == "1"
 )  # Triton's own switch: its kernels run on a CPU, slowly
 OLDEST = (3, 3)  # Triton whose kernels take tuples of tensors
+MOST = 16  # vectors at a time: Triton's product reads the matrix for each of them, torch's once for all
 
 
 class Rows(NamedTuple):
@@ -57,8 +58,10 @@ def rows_of(linear: nn.Module) -> Rows | None:
 
 
 def fused(x: Tensor, *linears: nn.Module) -> bool:
-    """True where the Triton form runs: on a GPU where Triton does, without gradients, if it can read the weights."""
-    if not (x.is_cuda or INTERPRETED) or torch.is_grad_enabled():
+    """True where the Triton form runs: on a GPU where Triton does, without gradients, for few vectors whose weights it can
+    read.
+    """
+    if not (x.is_cuda or INTERPRETED) or torch.is_grad_enabled() or len(x) > MOST:
         return False
     return triton_runs() and all(rows_of(linear) is not None for linear in linears)
 

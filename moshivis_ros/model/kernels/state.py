@@ -9,7 +9,9 @@ from torch import Tensor
 
 
 class Position(NamedTuple):
-    """Where one streaming step stands: computed once, used by every layer."""
+    """Where one streaming step stands: computed once, used by every layer. Where several steps of one conversation are
+    computed at once, each tensor has a row for each of them.
+    """
 
     offset: Tensor  # [1] int64, frames before this one
     slot: Tensor  # [1] int64, place in the ring
@@ -30,8 +32,18 @@ class Window(NamedTuple):
     def layer(self, index: int) -> Window:
         return Window(self.kv[index], None if self.scales is None else self.scales[index])
 
+    def first(self, frames: int) -> Window:
+        """The room of that many frames only, of all layers."""
+        scales = None if self.scales is None else self.scales[..., :frames, :]
+        return Window(self.kv[..., :frames, :], scales)
+
     def put(self, slot: Tensor, kv: Tensor) -> tuple[Tensor, Tensor]:
-        """Write one frame's ``kv`` [B, 2, H, 1, D]; returns all keys and all values, [B, H, context, D] each."""
+        """Write one frame's ``kv`` [B, 2, H, 1, D]; returns all keys and all values, [B, H, context, D] each.
+
+        Of one conversation as many frames as ``slot`` has, [frames, 2, H, 1, D].
+        """
+        if len(slot) > 1:
+            kv = kv.transpose(0, 3)
         if self.scales is None:
             self.kv.index_copy_(3, slot, kv)
             k, v = self.kv.unbind(1)
