@@ -73,9 +73,8 @@ class Talk(LifecycleNodeMixin, Node):
         self._hearing, self._seeing = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self.apart = ((self._hearing, 1), (self._seeing, 1), (transitions, 2))
         self._diagnostics = Diagnostics(self, self._on_second)
-        self.create_service(Trigger, "~/refresh_image", self._on_refresh_image)
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(Trigger, "~/cancel_loading", self._on_cancel_loading)
+        for name, call in (("refresh_image", self._on_refresh_image), ("reset", self._on_reset), ("cancel_loading", self._on_cancel_loading)):
+            self.create_service(Trigger, f"~/{name}", call)
         for name, answer in (("mute", self._on_mute), ("sleep", self._on_sleep), ("freeze_image", self._on_freeze_image)):
             self.create_service(SetBool, f"~/{name}", answer)
         self._switches = Switches(self, lambda: {"muted": self.get_parameter("mute").value, "asleep": self._asleep})

@@ -12,8 +12,10 @@ from action_msgs.msg import GoalStatus
 from moshivis_ros.action import Ask, Say
 from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
 from rclpy.action import ActionClient
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from robot import Robot
 from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 SUCCEEDED, CANCELED, ABORTED = (
@@ -54,6 +56,8 @@ class Goal:
         """The status, the result."""
         self.robot.until(self.over.done)
         return self.over.result().status, self.over.result().result
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @pytest.fixture(scope="module")
@@ -151,16 +155,19 @@ def test_ask(robot: Robot, ask: Client) -> None:
 
 
 def test_sleep(robot: Robot, say: Client) -> None:
+    asleep = robot.collect(Bool, "talk/asleep", LATCHED)
     heard, told = robot.received["audio_out"], robot.received["transcript"]
     goal = say.send(text=LONG, interrupt=Say.Goal.CUT)
     robot.until(lambda: any(told.words > 2 for told in goal.feedback))
     assert robot.call(SetBool, "talk/sleep", data=True).success
     assert goal.end()[1].reason == "the node fell asleep"
     robot.until(lambda: heard[-1].flush and told[-1].final)  # the last there is
+    robot.until(lambda: [message.data for message in asleep][-1:] == [True])
     number, spoken = len(heard), len(told)
     assert say.send(text=GREETING).end()[1].reason == "the node is asleep"
     assert len(heard) == number and len(told) == spoken
     assert robot.call(SetBool, "talk/sleep", data=False).success
+    robot.until(lambda: not asleep[-1].data)
     assert say.send(text=GREETING).end()[0] == SUCCEEDED
     assert heard[number].index == heard[number - 1].index + 1
 
