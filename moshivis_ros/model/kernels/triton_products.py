@@ -37,7 +37,7 @@ def products(x: Tensor, layers: Sequence[nn.Module]) -> Tensor:
 
 def _launch(x: Tensor, layers: Sequence[nn.Module], norm: Any, end: str, **of_end: Tensor) -> Tensor:
     weights = [rows for rows in map(rows_of, layers) if rows is not None]
-    values, scales, offsets, group = weights[0]
+    values, scales, offsets, group, zero = weights[0]
     x = x.contiguous()
     batch, columns = x.shape
     rows = len(values) // 2 if end == "swiglu" else len(values)
@@ -65,6 +65,7 @@ def _launch(x: Tensor, layers: Sequence[nn.Module], norm: Any, end: str, **of_en
         VECTOR=vector,
         VECTORS=vectors,
         GROUP=group,
+        ZERO=zero,
         OFFSETS=offsets is not None,
         NORM="" if norm is None else "mean square" if norm.mean_square else "variance",
         EPS=0.0 if norm is None else norm.eps,
@@ -92,6 +93,7 @@ def _product(  # type: ignore[no-untyped-def]
     VECTOR: tl.constexpr,  # numbers in 16 bytes
     VECTORS: tl.constexpr,  # of a row, at a time
     GROUP: tl.constexpr,
+    ZERO: tl.constexpr,
     OFFSETS: tl.constexpr,
     NORM: tl.constexpr,
     EPS: tl.constexpr,
@@ -134,7 +136,7 @@ def _product(  # type: ignore[no-untyped-def]
                     sums += tl.sum(high, 2)
                 high *= tl.load(alpha + column + GROUP // 2, inside, 0.0).to(tl.float32)
         total += _part(
-            weight, scale, offset, row, rows, start, place, inside, low, high, COLUMNS, BYTES, GROUP, OFFSETS
+            weight, scale, offset, row, rows, start, place, inside, low, high, COLUMNS, BYTES, GROUP, ZERO, OFFSETS
         )
         if END == "swiglu":
             second += _part(
@@ -151,6 +153,7 @@ def _product(  # type: ignore[no-untyped-def]
                 COLUMNS,
                 BYTES,
                 GROUP,
+                ZERO,
                 OFFSETS,
             )
     there = row < rows
@@ -201,6 +204,7 @@ def _part(  # type: ignore[no-untyped-def]
     COLUMNS: tl.constexpr,
     BYTES: tl.constexpr,
     GROUP: tl.constexpr,
+    ZERO: tl.constexpr,
     OFFSETS: tl.constexpr,
 ):
     """[ROWS, VECTORS]: the product of these columns, without the scale that a whole row shares."""
@@ -210,8 +214,8 @@ def _part(  # type: ignore[no-untyped-def]
         part = tl.sum(stored.to(tl.float32) * low, 2)
     else:
         part = tl.sum(
-            ((stored & 15).to(tl.int32) - 8).to(tl.float32) * low
-            + ((stored >> 4).to(tl.int32) - 8).to(tl.float32) * high,
+            ((stored & 15).to(tl.int32) - ZERO).to(tl.float32) * low
+            + ((stored >> 4).to(tl.int32) - ZERO).to(tl.float32) * high,
             2,
         )
     if GROUP != 0 and (GROUP != COLUMNS or OFFSETS):
