@@ -62,7 +62,7 @@ def test_kernels_compile_without_spills(benchmarks: None, architecture: int) -> 
             assert made.barriers == 0
 
 
-@pytest.mark.parametrize("weights, window, most", [(None, None, 1.8), ("int8", None, 8), ("int4", "int8", 14)])
+@pytest.mark.parametrize("weights, window, most", [(None, None, 1.8), ("int4", "int8", 14)])
 def test_a_renewal_reads_every_weight_once(benchmarks: None, weights: str | None, window: str | None, most: float) -> None:
     """A layer of the released widths and 10 s of frames, on a GPU of shapes alone: memory that is touched beside what the
     weights take, launches, and the kernel that unpacks them.
