@@ -119,6 +119,20 @@ def check_groups(rows: int, columns: int, dtype: torch.dtype) -> None:
         close(products.project, x, norm, Blocks(offsets), name=f"blocks {rows} {columns} {offsets}")
 
 
+def check_many_vectors(rows: int, columns: int, dtype: torch.dtype) -> None:
+    """Torch multiplies them, with weights that Triton unpacked, here in blocks of three rows."""
+    whole = products.BLOCK
+    products.BLOCK = 3 * columns
+    x = torch.randn(form.MOST + 1, columns, dtype=dtype)
+    for kind in ("int8", "int4"):
+        close(linear(rows, columns, dtype, kind), x, name=f"many {rows} {columns} {kind}")
+    values, scales = torch.randint(-127, 128, (rows, columns), dtype=torch.int8), torch.rand(rows, columns // 32)
+    packed = form.Rows(values, scales, scales * 3, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(products._unpacked(packed, torch.float32), form.dense(packed, torch.float32))
+    products.BLOCK = whole
+
+
 def check_attention(
     heads: int, width: int, context: int, dtype: torch.dtype, int8: bool, batch: int = 1
 ) -> None:
@@ -210,6 +224,7 @@ def odd() -> None:
         check_products(72, 5, dtype, "plain", batch=1)
         check_pairs(7, 5, dtype, "plain", batch=2)
         check_groups(5, 1056, dtype)
+        check_many_vectors(16, 1056, dtype)
         for int8 in (False, True):
             check_attention(2, 10, 12, dtype, int8, batch=2)
         check_codebooks(3, 10, 8, dtype, 2)

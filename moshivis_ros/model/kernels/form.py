@@ -40,6 +40,12 @@ class Rows(NamedTuple):
         values, scales, _, group, _ = self
         return values.shape[1] if scales is None else scales.numel() // len(values) * group
 
+    def part(self, rows: slice) -> Rows:
+        """Some of the rows."""
+        values, scales, offsets = (None if part is None else part[rows] for part in self[:3])
+        assert values is not None
+        return Rows(values, scales, offsets, self.group)
+
 
 def dense(rows: Rows, dtype: torch.dtype) -> Tensor:
     """The weight [rows, columns] in floating point."""
@@ -64,12 +70,13 @@ def rows_of(linear: nn.Module) -> Rows | None:
 
 
 def fused(x: Tensor, *linears: nn.Module) -> bool:
-    """True where the Triton form runs: on a GPU where Triton does, without gradients, for few vectors whose weights it can
-    read.
-    """
-    if not (x.is_cuda or INTERPRETED) or torch.is_grad_enabled() or len(x) > MOST:
-        return False
-    return triton_runs() and all(rows_of(linear) is not None for linear in linears)
+    """True where the Triton form runs: where Triton does, for few vectors whose weights it can read."""
+    return len(x) <= MOST and runs_on(x) and all(rows_of(linear) is not None for linear in linears)
+
+
+def runs_on(x: Tensor) -> bool:
+    """Whether Triton runs where ``x`` is, without gradients."""
+    return (x.is_cuda or INTERPRETED) and not torch.is_grad_enabled() and triton_runs()
 
 
 @lru_cache

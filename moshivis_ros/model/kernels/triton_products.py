@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from moshivis_ros.model.kernels.form import INTERPRETED, rows_of
+from moshivis_ros.model.kernels.form import INTERPRETED, Rows, rows_of
 
 THREADS = 128  # of a program
 FEW_ROWS = 4096  # of a matrix that one program for every four rows does not spread over a large GPU
@@ -73,6 +73,64 @@ def _launch(x: Tensor, layers: Sequence[nn.Module], norm: Any, end: str, **of_en
         num_warps=THREADS // 32,
     )
     return out
+
+
+def unpacked(packed: Rows, dtype: torch.dtype) -> Tensor:
+    """The weight [rows, columns] for products with many vectors, which torch computes: read once, written once."""
+    values, scales, offsets, group = packed
+    assert scales is not None
+    groups = scales.numel() // len(scales)
+    columns = groups * group
+    out = torch.empty(len(values), columns, dtype=dtype, device=values.device)
+    bytes_ = values.shape[1]
+    block = min(1024, triton.next_power_of_2(bytes_))
+    _unpack[(triton.cdiv(bytes_, block), len(values))](
+        values,
+        scales,
+        scales if offsets is None else offsets,
+        out,
+        COLUMNS=columns,
+        BYTES=bytes_,
+        GROUP=group,
+        OFFSETS=offsets is not None,
+        BLOCK=block,
+        num_warps=2,
+    )
+    return out
+
+
+@triton.jit
+def _unpack(  # type: ignore[no-untyped-def]
+    values,  # see form.Rows
+    scales,
+    offsets,
+    out,  # [rows, COLUMNS]
+    COLUMNS: tl.constexpr,
+    BYTES: tl.constexpr,  # numbers in memory of one row
+    GROUP: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = place < BYTES
+    column = place
+    if BYTES != COLUMNS:  # a byte of a group holds a column of each of its halves
+        column = place // (GROUP // 2) * GROUP + place % (GROUP // 2)
+    at = row * (COLUMNS // GROUP) + column // GROUP
+    scale = tl.load(scales + at, there, 0.0).to(tl.float32)
+    offset = 0.0
+    if OFFSETS:
+        offset = tl.load(offsets + at, there, 0.0).to(tl.float32)
+    stored = tl.load(values + row * BYTES + place, there, 0)
+    out += row * COLUMNS + column
+    if BYTES == COLUMNS:
+        tl.store(out, (stored.to(tl.float32) * scale + offset).to(out.dtype.element_ty), there)
+    else:
+        low = ((stored & 15).to(tl.int32) - 8).to(tl.float32) * scale + offset
+        high = ((stored >> 4).to(tl.int32) - 8).to(tl.float32) * scale + offset
+        tl.store(out, low.to(out.dtype.element_ty), there)
+        tl.store(out + GROUP // 2, high.to(out.dtype.element_ty), there)
 
 
 @triton.jit
