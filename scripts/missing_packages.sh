@@ -20,6 +20,7 @@ need libegl1 library libEGL.so.1
 need libportaudio2 library libportaudio.so.2
 
 if [ "${1:-}" = all ]; then
+  need espeak-ng command -v espeak-ng
   need libespeak-ng1 library libespeak-ng.so.1
   need pulseaudio command -v pulseaudio
   need pulseaudio-utils command -v pactl
