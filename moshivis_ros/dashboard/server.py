@@ -142,20 +142,24 @@ class Server:
         await link.prepare(request)
         page = Page()
         self._hub.join(page)
+        wishes: set[asyncio.Future[None]] = set()  # each by itself: sound does not wait for an answer
         sending = asyncio.ensure_future(_send(link, page))
         try:
             async for message in link:
                 if message.type == WSMsgType.BINARY and len(message.data) > 4:
                     self._hear(page, int.from_bytes(message.data[:4], "little"), message.data[4:])
                 elif message.type == WSMsgType.TEXT:
-                    wish = json.loads(message.data)
-                    done, words = await self._do(wish, page)
-                    page.put(json.dumps([{"kind": "answer", "do": wish["do"], "done": done, "words": words}]))
+                    wishes.add(wish := asyncio.ensure_future(self._grant(json.loads(message.data), page)))
+                    wish.add_done_callback(wishes.discard)
         finally:
             sending.cancel()
             self._hub.leave(page)
             self._gone(page)
         return link
+
+    async def _grant(self, wish: Event, page: Page) -> None:
+        done, words = await self._do(wish, page)
+        page.put(json.dumps([{"kind": "answer", "do": wish["do"], "done": done, "words": words}]))
 
 
 async def _send(link: web.WebSocketResponse, page: Page) -> None:

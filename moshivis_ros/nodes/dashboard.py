@@ -8,7 +8,6 @@ microphone to a page of another computer over HTTPS only: tls:=true.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import time
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
+from moshivis_ros.action import Ask, Say
 from moshivis_ros.audio import Float
 from moshivis_ros.audio.pcm import encode
 from moshivis_ros.dashboard.hub import Event, Hub, Page
@@ -40,9 +40,9 @@ PARAMETERS = [
     ),
     *observer.PARAMETERS,
 ]
-SWITCHES = {"mute": "~/mute", "freeze": "~/freeze_image", "mute_input": "~/mute_input", "sleep": "~/sleep"}
+SWITCHES = {"mute": "~/mute", "freeze": "~/freeze_image", "sleep": "~/sleep"}
 BUTTONS = {"refresh": "~/refresh_image", "reset": "~/reset", "cancel_loading": "~/cancel_loading"}
-ACTIONS = {"say": "Say", "ask": "Ask"}
+ACTIONS = {"say": Say, "ask": Ask}
 INTERFACES = [
     *observer.INTERFACES,
     *pictures.INTERFACES,
@@ -58,8 +58,8 @@ INTERFACES = [
         for name in names.values()
     ),
     *(
-        Interface(name, "calls", f"moshivis_ros/action/{kind}", "its button, where it is served")
-        for name, kind in ACTIONS.items()
+        Interface(name, "calls", f"moshivis_ros/action/{action.__name__}", "words that are typed on the page")
+        for name, action in ACTIONS.items()
     ),
 ]
 TALK = "talk"
@@ -80,10 +80,7 @@ class Dashboard(Node):
         for names, kind in ((BUTTONS, Trigger), (SWITCHES, SetBool)):
             for do, service in names.items():
                 self._buttons[do] = self.create_client(kind, f"{TALK}/{service.removeprefix('~/')}")
-        self._goals: dict[str, tuple[Any, Any]] = {}  # client, type of its goals
-        for do, kind in ACTIONS.items():
-            if (action := _action(kind)) is not None:
-                self._goals[do] = ActionClient(self, action, do), action.Goal
+        self._goals = {do: ActionClient(self, action, do) for do, action in ACTIONS.items()}
         self._head: Page | None = None  # the page that is the robot's head
         self._ear: Any = None
         self._writer = AudioWriter(given["audio_in_type"])
@@ -132,7 +129,7 @@ class Dashboard(Node):
 
     def _on_second(self) -> None:
         able = [do for do, client in self._buttons.items() if client.service_is_ready()]
-        able += [do for do, (client, _) in self._goals.items() if client.server_is_ready()]
+        able += [do for do, client in self._goals.items() if client.server_is_ready()]
         self._hub.tell({"kind": "able", "do": able})
 
     # From the page to the robot; called by the server's thread
@@ -159,13 +156,19 @@ class Dashboard(Node):
         )
 
     async def _act(self, do: str, text: str) -> tuple[bool, str]:
-        client, goal_type = self._goals[do]
-        if not client.server_is_ready():
+        if not self._goals[do].server_is_ready():
             return False, "the node talk does not answer"
-        goal = await _result(client.send_goal_async(goal_type(text=text)))
+        goal = await _result(self._goals[do].send_goal_async(ACTIONS[do].Goal(text=text)))
         if goal is None or not goal.accepted:
-            return False, "refused: the node talk is not active"
-        return True, ""
+            return False, "the node talk is not active"
+        goal.get_result_async().add_done_callback(partial(self._on_acted, do))
+        return True, f"will {do} it"
+
+    def _on_acted(self, do: str, future: Any) -> None:
+        """The robot has said it, or why not; whoever looks is told."""
+        result = future.result().result
+        words = (result.said if do == "say" else result.answer).strip()
+        self._hub.tell({"kind": "answer", "do": do, "done": result.success, "words": result.reason or f"{do}: {words}"})
 
     def _become_head(self, page: Page) -> tuple[bool, str]:
         if self._head is page:
@@ -205,14 +208,6 @@ async def _result(future: Any) -> Any:
     while not future.done() and time.monotonic() < end:
         await asyncio.sleep(0.02)
     return future.result() if future.done() else None
-
-
-def _action(name: str) -> Any:
-    """An action of this package, where it is built with it."""
-    try:
-        return getattr(importlib.import_module("moshivis_ros.action"), name)
-    except (ModuleNotFoundError, AttributeError):
-        return None
 
 
 def main(args: list[str] | None = None) -> int:

@@ -30,7 +30,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Interface:
-    """A topic, service or action. `kind`: subscribes, publishes, serves or acts."""
+    """A topic, service or action. `kind`: subscribes, publishes, serves, acts, or calls another node's."""
 
     name: str
     kind: str

@@ -66,20 +66,28 @@ def test_a_question_is_asked_and_answered_in_the_browser(robot: Robot, browser: 
 
     browser.until("document.getElementById('health').innerText.includes('talk engine: talking')")
     browser.until("document.getElementById('framenow').textContent.includes('of 80 ms')")
+    answered = "document.getElementById('answer').textContent"
     before = max(status.refreshes for status in cache)
     browser.press("button[data-do=refresh]")
-    browser.until("document.getElementById('answer').textContent.includes('newest picture')")
+    browser.until(f"{answered}.includes('newest picture')")
     robot.until(lambda: cache[-1].refreshes > before)
     browser.until("document.getElementById('decision').textContent.includes('keep')")
+    for words, answer in (("there is a red ball", "say: there is a red ball"), ("zebra", "cannot say: zebra")):
+        browser.js(f"document.getElementById('text').value = {words!r}")
+        browser.press("button[value=say]")
+        browser.until(f"{answered}.includes({answer!r})")
+    assert "there is a red ball" in browser.js(text)
     browser.press("button[data-do=freeze]")
-    browser.until("document.getElementById('answer').textContent === 'frozen'")
+    browser.until(f"{answered} === 'frozen'")
     browser.press("button[data-do=mute]")
-    browser.until("document.getElementById('answer').textContent === 'muted'")
+    browser.until(f"{answered} === 'muted'")
     for name, pixels in (("levels", 100), ("gate", 100), ("distance", 100)):
         browser.until(
             f"(() => {{ const c = document.getElementById({name!r}), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
             f" let n = 0; for (let k = 3; k < d.length; k += 4) n += d[k] > 0; return n > {pixels}; }})()"
         )
+    browser.press("button[data-do=sleep]")
+    browser.until(f"{answered}.includes('asleep')")
     if SHOTS:
         for width, height in ((1280, 900), (390, 844)):
             browser.size(width, height)

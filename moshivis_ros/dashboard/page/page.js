@@ -96,7 +96,7 @@ const kinds = {
     for (const button of document.querySelectorAll("button[data-do]")) {
       const there = event.do.includes(button.dataset.do);
       button.disabled = !there;
-      button.hidden = !there && !["refresh", "freeze", "mute", "reset"].includes(button.dataset.do);
+      button.hidden = !there && !["refresh", "freeze", "mute", "sleep", "reset"].includes(button.dataset.do);
     }
     const loading = (told.health["talk engine"] || { words: "" }).words.startsWith("loading");
     document.querySelector("[data-do=cancel_loading]").hidden = !loading;
