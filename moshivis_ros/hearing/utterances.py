@@ -65,7 +65,8 @@ class Utterances:
         else:
             self._silent += FRAME_SECONDS
         final = self._silent >= self._pause or len(self._said) * FRAME_SECONDS >= LONGEST
-        if not final and not 0 < self._every <= self._since:
+        # Not in a pause: it may be the last, and what comes of it must not wait.
+        if not final and (self._silent or not 0 < self._every <= self._since):
             return None
         self._since = 0.0
         sound = np.concatenate(self._said)

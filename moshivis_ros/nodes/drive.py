@@ -20,6 +20,7 @@ from geometry_msgs.msg import Twist
 from lifecycle_msgs.msg import Transition
 from nav_msgs.msg import Odometry
 from std_msgs.msg import Float64
+from std_srvs.srv import Trigger
 
 from moshivis_ros import arguments
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
@@ -64,7 +65,8 @@ def _drive(options: argparse.Namespace, stack: ExitStack) -> None:
     print("\n[told: turn left]", flush=True)
     robot.speak(read(shared("media") / "turn_left.wav"))
     robot.until(lambda: robot.turned, nodes, ANSWER_SECONDS)
-    robot.until(lambda: robot.seen > robot.turned and not robot.speaking, nodes, ANSWER_SECONDS)
+    robot.until(robot.has_looked, nodes, ANSWER_SECONDS)
+    robot.until(lambda: not robot.speaking, nodes, ANSWER_SECONDS)
     print("\n[asked: what do you see]", flush=True)
     robot.answer = robot.heard = ""
     robot.speak(read(shared("media") / "what_do_you_see.wav"))
@@ -92,6 +94,7 @@ class Drive(Demo):
         self.create_subscription(Float64, "turn", self._on_turn, 10)
         self.create_subscription(Speaking, "speaking", self._on_speaking, 10)
         self.create_subscription(Transcript, "user_transcript", self._on_user, 50)
+        self._look, self._asked_to_look = self.create_client(Trigger, "talk/refresh_image"), 0.0
         self._begin, self._index = time.time_ns(), 0
         self.create_timer(FRAME_SECONDS, self._on_frame)
 
@@ -101,6 +104,15 @@ class Drive(Demo):
 
     def speak(self, recording: Float) -> None:
         self._sound = np.concatenate([self._sound, recording])
+
+    def has_looked(self) -> bool:
+        """The picture in the cache is one from after the turn. Of a view that has changed too little since its last look talk takes
+        none by itself, so it is asked to, once a second.
+        """
+        if self.seen <= self.turned and time.monotonic() - self._asked_to_look > 1.0:
+            self._asked_to_look = time.monotonic()
+            self._look.call_async(Trigger.Request())
+        return self.seen > self.turned
 
     def _on_frame(self) -> None:
         frame = round(FRAME_SECONDS * 1e9)
