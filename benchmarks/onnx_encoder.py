@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,13 @@ from moshivis_ros.model.onnx_encoder import OnnxImageEncoder, path_in
 CONFIG = dataclasses.replace(
     SIZES["full"], num_layers=1, depformer_num_layers=1, text_card=64, audio_card=64, depformer_dim=64, depformer_num_heads=1
 )
+# The most memory that a process had, in kB, is in a file of the system.
+EXPORT = """
+import re, sys
+from moshivis_ros import cli
+assert cli.main(sys.argv[1:]) == 0
+print(re.search("VmHWM:.*", open("/proc/self/status").read())[0])
+"""
 
 
 def relative(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
@@ -49,12 +55,12 @@ def main() -> None:
         for name in ("float32", "bfloat16", "float16"):
             dtype = getattr(torch, name)
             command = ["export-image-encoder", folder, "--image-size", str(args.image_size), "--dtype", name]
-            subprocess.run([sys.executable, "-m", "moshivis_ros.cli", *command], check=True)
-            peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+            done = subprocess.run([sys.executable, "-c", EXPORT, *command], check=True, stdout=subprocess.PIPE, text=True)
+            peak = int(done.stdout.split()[-2]) / 1e6
             model = load_model(path, "cpu", dtype)
             encoder = OnnxImageEncoder(path, model, args.image_size)
             errors = relative(list(encoder(pixels)), exact), relative(list(model.image_kv(pixels)), exact)
-            print(f"{name}: {path_in(path, args.image_size, dtype).name}, exports so far took {peak:.2f} GB at most; ", end="")
+            print(f"{name}: {path_in(path, args.image_size, dtype).name}, exported with {peak:.2f} GB at most; ", end="")
             print(f"ONNX from torch {encoder.error:.1e}; from float32: ONNX {errors[0]:.1e}, torch {errors[1]:.1e}", flush=True)
             del encoder, model
 

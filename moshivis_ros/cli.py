@@ -15,6 +15,9 @@ Parser = argparse.ArgumentParser
 Run = Callable[[argparse.Namespace], int]
 
 EPILOG = """\
+is everything there?
+  moshivis doctor
+
 start here, without the real weights:
   moshivis init tiny                                  a small random checkpoint in the folder tiny
   moshivis chat --model tiny --audio question.wav --image photo.jpg --out answer.wav
@@ -67,7 +70,7 @@ def init(parser: Parser) -> Run:
         "weights. What it says is noise."
     )
     parser.add_argument("folder", help="made if it is not there")
-    parser.add_argument("--size", default="tiny", help="preset of the network (%(default)s)")
+    parser.add_argument("--size", default="tiny", help="of the network: tiny, or full, which is 16.9 GB on disk (%(default)s)")
     parser.add_argument(
         "--seed", type=arguments.seed, default=0, help="the same seed gives the same weights (%(default)s)"
     )
@@ -109,6 +112,7 @@ def quantize(parser: Parser) -> Run:
 
 COMMANDS = {
     "chat": (of_module("chat"), "talk with the model: a recording, or live"),
+    "doctor": (of_module("doctor.command"), "what is fine on this machine, and what mends the rest"),
     "verify": (verify, "compare the network with the reference's numbers"),
     "init": (init, "write a small random checkpoint"),
     "quantize": (quantize, "write a checkpoint with smaller weights"),

@@ -29,7 +29,7 @@ from moshivis_ros.frame import Frame, check_pcm
 from moshivis_ros.goals import Asking, Goals, Interrupt, Saying
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec
-from moshivis_ros.model.device import BESIDE, STEP, computing, find_device, stream_of
+from moshivis_ros.model.device import BESIDE, STEP, computing, default_dtype, find_device, stream_of
 from moshivis_ros.model.fit import Choice, choose
 from moshivis_ros.model.image_encoder import check_image, preprocess
 from moshivis_ros.model.lm import MoshiVis, reported_gate
@@ -114,8 +114,7 @@ class Conversation:
         """
         options = replace(options or Options(), **single)
         device = find_device(options.device)
-        default = "bfloat16" if device.type == "cuda" else "float32"
-        dtype = getattr(torch, default if options.dtype == "auto" else options.dtype)
+        dtype = default_dtype(device) if options.dtype == "auto" else getattr(torch, options.dtype)
         path = resolve(name_or_folder, options.revision, device, options.smallest_window)
         choice = choose(path, device, dtype, options.quantize, options.kv_cache)
         model = load_model(path, device, dtype, choice.quantize, choice.kv_cache)

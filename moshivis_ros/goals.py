@@ -77,8 +77,17 @@ class Saying(Goal):
     script: Script = field(kw_only=True)
 
     @property
+    def words(self) -> int:
+        """That were said, of ``total``."""
+        return self.script.words
+
+    @property
+    def total(self) -> int:
+        return self.script.total
+
+    @property
     def said(self) -> str:
-        return " ".join(self.text.split()[: self.script.words])
+        return " ".join(self.text.split()[: self.words])
 
 
 @dataclass(eq=False)

@@ -120,7 +120,7 @@ def _limits(name: str, default: Any) -> dict[str, Any]:
     """Of a setting of the refresh policy."""
     if name == "policy":
         return {"choices": POLICIES}
-    if isinstance(default, int):
+    if isinstance(default, int) and not isinstance(default, bool):
         return {"range": (1, 1000)}
     if isinstance(default, float):
         share = "distance" in name or name in ("gate_open", "gate_closed")

@@ -41,7 +41,7 @@ grep -q '^numpy' .venv/keep.txt || echo 'numpy<2.3' >> .venv/keep.txt  # the new
 
 echo "== the library, ROS 2 and tools"
 pip uninstall -q -y moshi 2>/dev/null  # or pip complains about its pins, which are not followed here
-pip install -q -c .venv/keep.txt -e '.[ros,onnx,simulation,training,record,dashboard,dev]'
+pip install -q -c .venv/keep.txt -e '.[ros,onnx,simulation,training,listener,record,dashboard,dev]'
 pip install -q --no-deps moshi==0.2.13
 if ! "$python" -c 'import onnxruntime' 2>/dev/null; then
   nvidia-smi >/dev/null 2>&1 && runtime=onnxruntime-gpu || runtime=onnxruntime

@@ -84,7 +84,7 @@ def test_without_triton_smaller_weights_are_no_faster() -> None:
 def test_the_miniature_stays_as_it_is_and_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "measure", None)
     with Conversation.load("builtin", device="cpu") as conversation:
-        assert conversation.choice == (None, None, "")
+        assert conversation.choice == (None, None, "", True)
         assert conversation._model.llm.out_norm.alpha.dtype == torch.float32
         assert not [m for m in conversation._model.modules() if "Int8" in type(m).__name__]
 
@@ -101,7 +101,7 @@ def test_it_loads_what_was_chosen(tiny: Path, monkeypatch: pytest.MonkeyPatch) -
         assert [m for m in conversation._model.modules() if type(m).__name__ == "Int8Linear"]
         assert conversation._stream.kv.dtype == torch.int8
     cpu, number = torch.device("cpu"), torch.float32
-    assert choose(tiny, cpu, number, "none", "none") == (None, None, "")
+    assert choose(tiny, cpu, number, "none", "none") == (None, None, "", True)
     with pytest.raises(CheckpointError, match="float32 with an int8 window"):
         choose(tiny, cpu, number, "none")
 

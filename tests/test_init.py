@@ -96,6 +96,6 @@ def test_refuses_a_folder_in_use(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", ["moshika-vis", "huge"])
 def test_refuses_another_size(size: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="tiny"):
+    with pytest.raises(ConfigError, match="tiny, full"):
         init_checkpoint(tmp_path / "new", size=size)
     assert not (tmp_path / "new").exists()

@@ -26,10 +26,11 @@ WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
 # Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
 DATA_FLOWS = {
-    "nodes": {"action", "engine", "msg", "outputs", "simulation", "recording", "dashboard", "terminal"},
-    "recording": {"chat", "shading"},
+    "nodes": {"action", "dashboard", "engine", "finding", "hearing", "msg", "outputs", "recording", "simulation", "terminal"},
+    "recording": {"chat", "options", "shading"},
     "dashboard": {"outputs", "shading"},
     "terminal": {"shading"},
+    "hearing": {"audio"},
     "arguments": {"model", "options"},
     "options": {"sampling", "vision"},
     "model": {"sampling"},
@@ -38,6 +39,7 @@ DATA_FLOWS = {
     "engine": {"conversation", "transcript"},
     "chat": {"conversation", "kept", "options", "outputs", "shading", "terminal", "transcript"},
     "bench": {"conversation"},
+    "doctor": {"finding", "nodes", "conversation"},
     "verify": {"model"},
     "transcript": {"conversation"},
     "conversation": {"model", "vision", "audio", "options", "goals", "renewal", "frame"},
@@ -45,10 +47,10 @@ DATA_FLOWS = {
     "frame": {"audio", "vision"},
     "renewal": {"audio"},
     "study": {"evaluation", "training"},
-    "evaluation": {"training"},
+    "evaluation": {"hearing", "training"},
     "training": {"conversation", "model", "simulation"},
 }
-DISTRIBUTION = {"cv2": "opencv-python", "yaml": "pyyaml"}  # where it is not called like its module
+DISTRIBUTION = {"cv2": "opencv-python", "faster_whisper": "faster-whisper", "yaml": "pyyaml"}  # where it is not called like its module
 
 
 def imports(path: Path) -> set[str]:
@@ -110,7 +112,7 @@ def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
     required = {name(line) for line in metadata["install_requires"]}
     extra = {
         name(line)
-        for part in ("evaluation", "gguf", "onnx", "simulation", "training", "record", "dashboard")
+        for part in ("dashboard", "evaluation", "gguf", "listener", "onnx", "record", "simulation", "training")
         for line in metadata["extras_require"][part]
     }
     known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | WHERE_ROS_IS | {"moshivis_ros"}

@@ -114,7 +114,7 @@ def test_a_conversation_is_replayed_with_another_policy(tmp_path: Path, capsys: 
     bag = bags.question(tmp_path / "bag")
     changes = ["seed=1", "refresh_policy=interval", "refresh_interval=1.2"]
     options = [word for change in changes for word in ("--set", change)]
-    assert main(["replay", str(bag), "--set", "device=cpu", *options, "--json", str(tmp_path / "r.json")]) == 0
+    assert main(["replay", str(bag), "--device", "cpu", *options, "--json", str(tmp_path / "r.json")]) == 0
     printed = capsys.readouterr().out
     assert "It is green." in printed and "looked 1 times then and 5 times now" in printed
     both = json.loads((tmp_path / "r.json").read_text())

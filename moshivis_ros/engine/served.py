@@ -79,6 +79,6 @@ class Served:
 
 def _progress(number: int, goal: Saying | Asking) -> Progress:
     if isinstance(goal, Saying):
-        return Progress(number, goal.said, goal.script.words, goal.script.total)
+        return Progress(number, goal.said, goal.words, goal.total)
     sight = None if goal.image is None else sight_of(goal.image)
     return Progress(number, goal.answer, gate=goal.gate, sight=sight)

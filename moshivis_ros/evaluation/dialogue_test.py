@@ -262,6 +262,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--least", type=float, default=0.0, help="percent; fail if fewer answers of any kind are right"
     )
+    parser.add_argument(
+        "--voices", choices=("held-out",), help="ask in the voices kept for judging instead, one row each"
+    )
+    parser.add_argument("--rooms", action="store_true", help="and in a room with noise; with --voices")
     parser.add_argument("--show", type=int, default=0, help="print so many questions with their answers")
 
 
@@ -277,6 +281,10 @@ def run(args: argparse.Namespace) -> int:
     tokens = look(model, pictures)
     asked = questions(random.Random(f"questions {args.seed}"), pictures, args.per_kind, KIND_ORDER)
     sampling = Sampling(text_temperature=args.text_temperature, audio_temperature=args.audio_temperature)
+    if args.voices:
+        from moshivis_ros.evaluation import voices_test  # which asks by what is in this module
+        one = Examination(model, tokenizer, pictures, tokens, "spoken", None, sampling, args.seed)
+        return voices_test.run(args, folder, mimi_of(folder, config), asked, one)
     library = mimi = None
     if set(args.forms) != {"written"}:
         mimi = mimi_of(folder, config)

@@ -22,8 +22,9 @@ from huggingface_hub.errors import (
 from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model import released, shards
 from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.cost import needed_beside
 from moshivis_ros.model.gguf_file import vision_file
-from moshivis_ros.model.lm import MoshiVis, window_bytes
+from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer, RowsLinear
 from moshivis_ros.model.weights import load_into, stored_type, unfilled, write
 
@@ -105,8 +106,8 @@ def load_model(
         )
     with unfilled():
         model = MoshiVis(config)
-    # The attention window (see Stream) is allocated later, but a model without room for it is of no use.
-    needed = window_bytes(config, dtype, kv_cache)
+    # Allocated later, but a model without room for it is of no use.
+    needed = needed_beside(path, config, dtype, kv_cache)
     shrink = None
     if form := config.quantize or quantize:
         quantizer = Quantizer(model, form)

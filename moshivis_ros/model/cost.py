@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from itertools import chain
+from pathlib import Path
 
 import torch
 
@@ -14,6 +15,7 @@ from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis, window_bytes
 
 MIMI_LAUNCHES = 1362  # of a frame
+WORKING = 500_000_000  # bytes beside what is counted: recorded steps, a picture being encoded, libraries, one tensor while loading
 
 
 def memory(
@@ -23,8 +25,6 @@ def memory(
 
     ``mimi``: bytes of Mimi where there is no ``codec`` to be counted.
     """
-    config = model.config
-    type_ = model.llm.out_norm.alpha.dtype
     parts = dict.fromkeys(("linear layers of a step", "embeddings", "image encoder", "norms"), 0)
     for name, tensor in chain(model.named_parameters(), model.named_buffers()):
         size = tensor.numel() * tensor.element_size()
@@ -34,10 +34,26 @@ def memory(
             parts["embeddings"] += size
         else:
             parts["norms" if name.endswith("alpha") else "linear layers of a step"] += size
-    parts["attention window"] = window_bytes(config, type_, kv_cache)
-    parts["picture"] = 2 * config.image_tokens() * config.dim * type_.itemsize
-    parts["Mimi"] = codec.size if codec is not None else mimi
-    return parts
+    type_ = model.llm.out_norm.alpha.dtype
+    return parts | beside_weights(model.config, type_, kv_cache, mimi if codec is None else codec.size)
+
+
+def beside_weights(config: ModelConfig, dtype: torch.dtype, kv_cache: str | None, mimi: int) -> dict[str, int]:
+    """Bytes that a conversation takes for itself, and ``mimi``."""
+    return {
+        "attention window": window_bytes(config, dtype, kv_cache),
+        "picture": 2 * config.image_tokens() * config.dim * dtype.itemsize,
+        "Mimi": mimi,
+    }
+
+
+def needed_beside(path: Path, config: ModelConfig, dtype: torch.dtype, kv_cache: str | None) -> int:
+    """Bytes that must be free beside the weights ``path`` of a checkpoint, Mimi's file being where it belongs, and beside
+    CUDA's own (some 0.5 GB): that has them already when it is asked what is free.
+    """
+    codec = path.parent / config.mimi_codec
+    mimi = codec.stat().st_size if codec.is_file() else 0
+    return sum(beside_weights(config, dtype, kv_cache, mimi).values()) + WORKING
 
 
 def bytes_per_step(model: MoshiVis, kv_cache: str | None = None) -> int:

@@ -36,6 +36,11 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
+def default_dtype(device: torch.device) -> torch.dtype:
+    """What is computed with unless something else is wanted."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can be had: of a GPU's own memory, or of this computer's, which a Jetson's GPU shares."""
     if device.type == "cuda" and not torch.cuda.get_device_properties(device).is_integrated:

@@ -20,6 +20,7 @@ from moshivis_ros.model import released
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.cost import (
     MIMI_LAUNCHES,
+    WORKING,
     bytes_per_step,
     launch_seconds,
     launches,
@@ -36,11 +37,9 @@ from moshivis_ros.model.weights import unfilled
 # do ten times more than those (docs/performance.md): every window of better weights comes before worse weights.
 WEIGHTS = (None, "int8", "int4")
 WINDOWS = (None, "int8")
-QUICK = (
-    0.064  # seconds of a frame's 0.08: the rest is for frames that take longer than most, and for pictures
-)
+FRAME = 0.08  # seconds
+QUICK = 0.064  # of them: the rest is for frames that take longer than most, and for pictures
 SMALL = 100_000_000  # bytes of a file whose weights any processor reads in time: there is nothing to decide
-WORKING = 500_000_000  # bytes beside what is counted: recorded steps, libraries, one tensor while loading
 MEASURED_ROWS = 1 << 16  # that the bandwidth is measured with, of 4 kB: more than any cache holds
 SLACK = {
     "cuda": 1.2,
@@ -50,11 +49,15 @@ MIMI_SECONDS = 1.7e-9  # a frame and parameter on a CPU (135 ms of the released 
 
 
 class Choice(NamedTuple):
-    """``quantize`` and ``kv_cache`` as load_model takes them; ``reason`` is empty where nothing was to be decided."""
+    """``quantize`` and ``kv_cache`` as load_model takes them; ``reason`` is empty where nothing was to be decided.
+
+    ``live``: a frame is not expected to take longer than it lasts.
+    """
 
     quantize: str | None
     kv_cache: str | None
     reason: str = ""
+    live: bool = True
 
 
 class Machine(NamedTuple):
@@ -103,7 +106,7 @@ def choose(
     forms = expect(machine, config, dtype, mimi_bytes, every, windows, file if as_it_is else None)
     free = free_memory(device)
     best, reason = decide(forms, free, device)
-    return Choice(best.quantize, best.kv_cache, reason)
+    return Choice(best.quantize, best.kv_cache, reason, best.seconds < FRAME)
 
 
 def decide(forms: list[Form], free: int, device: torch.device | str) -> tuple[Form, str]:
@@ -130,9 +133,10 @@ def _reason(best: Form, forms: list[Form], fitting: list[Form], free: int) -> st
     else:
         why = f"{best.name}, because {small} and {better[-1].name} takes {(better[-1].size + WORKING) / 1e9:.1f}"
     why = f"{why}; expect {_time(best)} a frame"
+    if best.seconds > FRAME:
+        return f"{why}, which is too slow to talk live (80 ms): for recordings, or take a faster GPU"
     if best.seconds > QUICK:
-        live = "just too slow" if best.seconds < 0.08 else "too slow"
-        return f"{why}, which is {live} to talk live (80 ms): for recordings, or take a GPU"
+        return f"{why} of 80: some will be late"
     worse = [
         form for form in forms[forms.index(best) :] if form.quantize != best.quantize and form in fitting
     ]

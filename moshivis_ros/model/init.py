@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,8 +16,11 @@ from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model.codec import build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.weights import write
 
 TEXT_CARD = 384  # 256 bytes, 4 special pieces, and what the sentences below give
+# What the words lead to, and lead away from: see _random_lm.
+LED = ("audio_emb.", "llm.text_emb.", "llm.text_linear.")
 SENTENCES = """
 Hello, I am a robot and I can see you.
 What do you see in front of you right now?
@@ -36,52 +40,71 @@ That looks like a cat, but I am not sure about it.
 Good morning, how are you today? I am fine, thanks for asking.
 """.strip().splitlines()
 
+SIZES = {  # configuration, and type of the weights as in such a file
+    "tiny": (dataclasses.replace(ModelConfig.preset("tiny"), text_card=TEXT_CARD), torch.float32),
+    "full": (dataclasses.replace(ModelConfig.preset("moshika-vis"), trained=False), torch.bfloat16),
+}
+
 
 def init_checkpoint(folder: Path | str, size: str = "tiny", seed: int = 0, overwrite: bool = False) -> Path:
     """Write an untrained checkpoint to ``folder``, in the released layout, and return the folder.
 
-    ``size`` is an untrained preset of ModelConfig; the same seed gives the same files. Raises ConfigError for
-    another size, and CheckpointError for a folder that is not empty, unless ``overwrite``, which replaces the
-    checkpoint's own files and leaves others alone.
+    ``size`` is tiny, or full: the released model's, 16.9 GB in bfloat16, made tensor by tensor. The same seed gives the
+    same files. Raises ConfigError for another size, and CheckpointError for a folder that is not empty, unless
+    ``overwrite``, which replaces the checkpoint's own files and leaves others alone.
     """
-    config = dataclasses.replace(ModelConfig.preset(size), text_card=TEXT_CARD)
-    if config.trained:
-        raise ConfigError(f"size {size!r} is a released model, not one for random weights: choose 'tiny'")
+    if size not in SIZES:
+        raise ConfigError(f"size {size!r} is none for random weights: choose one of {', '.join(SIZES)}")
+    config, dtype = SIZES[size]
     folder = Path(folder).expanduser()
     if folder.is_file() or (folder.exists() and any(folder.iterdir()) and not overwrite):
         raise CheckpointError(f"{folder} is not an empty folder: choose another, or ask to overwrite it")
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(seed)
     config.save(folder)
-    save_file(_random_lm(config, generator), folder / config.model)
+    _write_lm(config, generator, folder / config.model, dtype)
     save_file(_random_mimi(config, generator), folder / config.mimi_codec)
     (folder / config.text_tokenizer).write_bytes(_train_tokenizer(config))
     return folder
 
 
-def _random_lm(config: ModelConfig, generator: torch.Generator) -> dict[str, Tensor]:
+def _write_lm(config: ModelConfig, generator: torch.Generator, path: Path, dtype: torch.dtype) -> None:
     with torch.device("meta"):
         layout = MoshiVis(config).state_dict()
-    state = _randomize(layout, generator)
-    common = torch.randn(config.dim, generator=generator).sign()
-    for name, tensor in state.items():
+    order = sorted(layout, key=lambda name: (name.startswith(LED), name))  # the order in which they are made
+    tensors = (tensor.to(dtype) for tensor in _random_lm(config, layout, generator))
+    write({name: layout[name].to(dtype) for name in order}, path, tensors)
+
+
+def _random_lm(config: ModelConfig, layout: dict[str, Tensor], generator: torch.Generator) -> Iterator[Tensor]:
+    """One after the other, those of LED at the end."""
+    led = {}
+    for name, tensor in drawn(layout, generator):
+        if name.startswith(LED):
+            led[name] = tensor
+            continue
         if ".gate.alpha." in name or ".mha.in_proj_weight" in name:
             tensor.mul_(3)  # against the gate's offset of -4: without it no picture would ever show
-        elif name.startswith("audio_emb."):
-            tensor.add_(0.15 * common)
+        yield tensor
     # Much padding, as in real speech: what all audio tokens have in common leads to the padding token, which
     # itself leads away from it, so that the model neither babbles nor falls silent for good.
-    state["llm.text_emb.weight"][config.padding_token_id] -= 1.6 * common
-    state["llm.text_linear.weight"].mul_(3)
-    state["llm.text_linear.weight"][config.padding_token_id] = 60 * common / config.dim
-    return state
+    common = torch.randn(config.dim, generator=generator).sign()
+    for name, tensor in led.items():
+        if name.startswith("audio_emb."):
+            tensor.add_(0.15 * common)
+        elif name.startswith("llm.text_emb."):
+            tensor[config.padding_token_id] -= 1.6 * common
+        else:
+            tensor.mul_(3)
+            tensor[config.padding_token_id] = 60 * common / config.dim
+        yield tensor
 
 
 @torch.no_grad()
 def _random_mimi(config: ModelConfig, generator: torch.Generator) -> dict[str, Tensor]:
     with torch.device("meta"):
         mimi = build_mimi(config)
-    state = _randomize(released_layout(mimi.state_dict()), generator)
+    state = dict(drawn(released_layout(mimi.state_dict()), generator))
     mimi.load_state_dict(state, assign=True)
     # Random codes shall sound like quiet noise, without an offset.
     pcm = mimi.decode(torch.randint(config.audio_card, (1, mimi.num_codebooks, 50), generator=generator))
@@ -91,9 +114,8 @@ def _random_mimi(config: ModelConfig, generator: torch.Generator) -> dict[str, T
     return state
 
 
-def _randomize(layout: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """Random values that keep the size of a signal. No weight is zero: zeros hide mistakes."""
-    state = {}
+def drawn(layout: dict[str, Tensor], generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+    """Random values that keep the size of a signal, by name. No weight is zero: zeros hide mistakes."""
     for name in sorted(layout):
         shape = layout[name].shape
         values = torch.randn(shape, generator=generator)
@@ -105,8 +127,7 @@ def _randomize(layout: dict[str, Tensor], generator: torch.Generator) -> dict[st
             values *= 0.5
         elif not name.endswith("embedding_sum"):
             values /= shape[1:].numel() ** 0.5
-        state[name] = values
-    return state
+        yield name, values
 
 
 def _train_tokenizer(config: ModelConfig) -> bytes:
@@ -116,6 +137,8 @@ def _train_tokenizer(config: ModelConfig) -> bytes:
         model_writer=model,
         model_type="bpe",
         vocab_size=config.text_card,
+        # sentences as few as these have no more pieces than TEXT_CARD
+        user_defined_symbols=[f"▁word{number}" for number in range(config.text_card - TEXT_CARD)],
         byte_fallback=True,
         unk_id=config.end_of_text_padding_id,
         bos_id=1,

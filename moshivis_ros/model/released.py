@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model.config import ModelConfig, NormForm
+from moshivis_ros.model.cost import WORKING, beside_weights, needed_beside
 from moshivis_ros.model.device import free_memory
 from moshivis_ros.model.gguf_file import GgufFile
-from moshivis_ros.model.lm import MoshiVis, window_bytes
+from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.mlx_file import MlxFile, is_mlx
 from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear, by_halves
 from moshivis_ros.model.weights import MAX_LISTED, check_fits, unfilled
@@ -79,7 +80,7 @@ def load(
     file: QuantizedFile = GgufFile(path) if path.suffix == ".gguf" else MlxFile(path)
     found = _find(model, file, path)
     size = sum(_bytes(value, dtype) for value in found.values())
-    check_fits(size + window_bytes(config, dtype, kv_cache), path, device)
+    check_fits(size + needed_beside(path, config, dtype, kv_cache), path, device)
     for name, value in found.items():
         if wanted(name):
             _put(model, name, value, device, dtype)
@@ -95,13 +96,13 @@ def choose(files: list[str], device: torch.device | str, kv_cache: str | None) -
         model = MoshiVis(config)
     encoder = sum(weight.numel() for weight in model.image_prefix.parameters())
     packed = sum(weight.numel() for weight in model.parameters()) - encoder
-    beside = encoder * dtype.itemsize + window_bytes(config, dtype, kv_cache) + BESIDE
+    beside = encoder * dtype.itemsize + sum(beside_weights(config, dtype, kv_cache, MIMI).values()) + WORKING
     room = free_memory(device)
     best_first = sorted(files, key=lambda file: -FILES[file])
     return next((file for file in best_first if packed * FILES[file] / 8 + beside <= room), best_first[-1])
 
 
-BESIDE = 900_000_000  # bytes: Mimi, the picture, and what a step needs while it runs
+MIMI = 385_000_000  # bytes of the released one's file
 
 
 def _find(model: MoshiVis, file: QuantizedFile, path: Path) -> dict[str, Tensor | Packed]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model import shards
+from moshivis_ros.model.device import free_memory
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
 MAX_LISTED = 10  # tensors named in one error
@@ -107,13 +108,14 @@ def load_into(
     return module.requires_grad_(False).eval()
 
 
-def write(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write ``tensors`` as a safetensors file, one after the other: memory never holds a second copy of them all.
+def write(layout: Mapping[str, Tensor], path: Path, tensors: Iterable[Tensor] | None = None) -> None:
+    """Write ``layout`` as a safetensors file, one tensor after the other: memory never holds a second copy of them all.
 
-    (safetensors' own save_file makes that copy.)
+    (safetensors' own save_file makes that copy.) ``tensors``: what to write in place of its own tensors, in its order, so
+    that they can be made one by one.
     """
     header, end = {}, 0
-    for name, tensor in tensors.items():
+    for name, tensor in layout.items():
         begin, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {
             "dtype": _TYPES[tensor.dtype],
@@ -124,7 +126,7 @@ def write(tensors: Mapping[str, Tensor], path: Path) -> None:
     text += b" " * (-len(text) % 8)  # what follows shall be aligned
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
+        for tensor in layout.values() if tensors is None else tensors:
             tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
 
 
@@ -214,12 +216,14 @@ def _filled(file: Any, name: str, tensor: Tensor, path: Path) -> Tensor:
 
 
 def check_fits(needed: int, path: Path, device: torch.device | str) -> None:
-    if torch.device(device).type != "cuda":
+    """Raise CheckpointError where that many bytes are not free on a GPU."""
+    device = torch.device(device)
+    if device.type != "cuda":
         return
-    free, total = torch.cuda.mem_get_info(device)
+    free, total = free_memory(device), torch.cuda.mem_get_info(device)[1]
     if needed > free:
         raise CheckpointError(
-            f"{path.name} needs {needed / 1e9:.1f} GB on {device} (weights and attention window), "
+            f"{path.name} needs {needed / 1e9:.1f} GB on {device} (with all that a conversation takes), "
             f"but {free / 1e9:.1f} of {total / 1e9:.1f} GB are free: stop other programs that use the GPU, "
             "take a GPU with more memory, or load with device='cpu'"
         )

@@ -7,7 +7,7 @@ import uuid
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 
-from moshivis_ros.nodes.messages import message_type
+from moshivis_ros.nodes.messages import interface_type
 
 PERIOD = 0.1  # seconds between two signs
 TIMEOUT = 4.0  # seconds without one after which the manager takes the node for dead
@@ -20,7 +20,7 @@ class Bond:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._type = message_type("bond/msg/Status")
+        self._type = interface_type("bond/msg/Status")
         self._instance = str(uuid.uuid4())
         self._publisher = node.create_publisher(self._type, "/bond", 10)
         self._timer = node.create_timer(PERIOD, self._say, clock=Clock(clock_type=ClockType.STEADY_TIME))

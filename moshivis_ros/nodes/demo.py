@@ -61,6 +61,15 @@ class DemoError(MoshiVisError):
 
 def main(args: list[str] | None = None) -> int:
     options = _options(args)
+    code = staged(partial(_talk, options))
+    if not code:
+        print(f"\nlisten to {options.out / 'conversation.wav'} (left the robot, right you); "
+              f"the words are in {options.out / 'transcript.json'}")  # fmt: skip
+    return code
+
+
+def staged(play: Callable[[ExitStack], None]) -> int:
+    """Play a demo: the exit code. What it enters into the stack is ended when it is over, and on Ctrl-C."""
     # A demo is nobody else's business on the network.
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     # Noticed in Demo.until() only: an exception in the middle of starting a process would lose that process.
@@ -69,7 +78,7 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     try:
         with ExitStack() as stack:
-            _talk(options, stack)
+            play(stack)
     except Stopped:
         print("\nstopped")
         return 130
@@ -101,22 +110,22 @@ def _options(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("conversation"), help="folder for what is recorded")
     parser.add_argument("--speaker", action="store_true", help="also play the robot's voice")
     options = parser.parse_args(args)
-    options.audio = options.audio or _media() / "question.wav"
-    options.images = options.images or _media()
+    options.audio = options.audio or shared("media") / "question.wav"
+    options.images = options.images or shared("media")
     return options
 
 
-def _media() -> Path:
-    """The folder of the project's own recordings and pictures, in a source tree or installed."""
-    source = Path(__file__).resolve().parents[2] / "media"
-    return source if source.is_dir() else _prefix() / "share" / "moshivis_ros" / "media"
+def shared(folder: str) -> Path:
+    """A folder of the project, such as media (its recordings and pictures), in a source tree or installed."""
+    source = Path(__file__).resolve().parents[2] / folder
+    return source if source.is_dir() else prefix() / "share" / "moshivis_ros" / folder
 
 
-def _prefix() -> Path:
+def prefix() -> Path:
     """Where the package was installed by colcon."""
-    for prefix in [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]:
-        if (Path(prefix) / "lib" / "moshivis_ros" / "talk").exists():
-            return Path(prefix)
+    for folder in [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]:
+        if (Path(folder) / "lib" / "moshivis_ros" / "talk").exists():
+            return Path(folder)
     raise DemoError("moshivis_ros is not built: run `make build`, or colcon build and source its setup file")
 
 
@@ -126,11 +135,11 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
         print(BUILTIN)
     node = Demo()
     stack.callback(node.destroy_node)
-    talk = stack.enter_context(_running("talk", model=model, device=options.device))
+    talk = stack.enter_context(running("talk", model=model, device=options.device))
     bag = options.out / time.strftime("bag_%Y-%m-%d_%H-%M-%S")
-    recorder = stack.enter_context(_running("recorder", folder=str(bag)))
+    recorder = stack.enter_context(running("recorder", folder=str(bag)))
     if options.speaker:
-        stack.enter_context(_running("speaker"))
+        stack.enter_context(running("speaker"))
     nodes = {"talk": talk, "recorder": recorder}
     print(f"loading {model} ...")
     node.change_state(Transition.TRANSITION_CONFIGURE, nodes)
@@ -139,14 +148,14 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     question = {"path": str(options.audio), "tail": options.seconds, "listeners": LISTENERS}
     for turn, picture in enumerate(pictures):
         node.until(lambda: not node.is_shown(), nodes, START_SECONDS)
-        with _running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
+        with running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
             showing = {**nodes, "video_file": camera}
             node.until(node.is_shown, showing, START_SECONDS)
             if not turn:
                 node.change_state(Transition.TRANSITION_ACTIVATE, showing)
             print(f"\n[shown {picture.name}, asked {options.audio.name}]", flush=True)
             node.asked = 0
-            with _running("audio_file", **question) as voice:
+            with running("audio_file", **question) as voice:
                 node.until(partial(node.has_heard, seconds), {**showing, QUESTION: voice}, None)
     node.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
     _stop("recorder", recorder)
@@ -160,9 +169,9 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
 
 
 @contextmanager
-def _running(executable: str, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(executable: str, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A node in a process of its own, ended at the end."""
-    command = [_prefix() / "lib" / "moshivis_ros" / executable, "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    command = [prefix() / "lib" / "moshivis_ros" / executable, "--ros-args", "-r", f"__ns:={NAMESPACE}"]
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else value
         command += [
@@ -206,7 +215,7 @@ class Demo(Node):
         self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
 
     def until(
-        self, condition: Callable[[], bool], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
+        self, condition: Callable[[], object], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
     ) -> None:
         """Print what comes until the condition holds. Raises DemoError when a node has ended or time is up,
         Stopped.

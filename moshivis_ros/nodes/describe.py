@@ -19,7 +19,10 @@ from unittest.mock import MagicMock, patch
 
 from moshivis_ros.nodes.interface import Parameter
 
-NODES = ("talk", "microphone", "speaker", "echo_canceller", "audio_file", "video_file", "recorder", "dashboard", "sim_camera", "deadman")
+NODES = (
+    "talk", "microphone", "speaker", "echo_canceller", "listener", "commands", "audio_file", "video_file", "recorder",
+    "dashboard", "sim_camera", "deadman",
+)  # fmt: skip
 CONFIGURED = ("talk", "microphone", "speaker", "echo_canceller", "recorder", "dashboard")  # the nodes of talk.launch.py
 SOURCES = Path(__file__).resolve().parents[2]
 HEAD = """# Interface

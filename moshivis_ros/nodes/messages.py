@@ -77,19 +77,18 @@ def to_audio(
     return message
 
 
-def message_type(name: str) -> Any:
-    """The class of a message such as "std_msgs/msg/Int16MultiArray". Raises ConfigError if it is not
-    installed.
+def interface_type(name: str, kind: str = "msg") -> Any:
+    """The class of a message, service or action such as "std_msgs/msg/Int16MultiArray"; `kind`: msg, srv or action. Raises
+    ConfigError if it is not installed.
     """
     parts = name.split("/")
-    if len(parts) != 3 or parts[1] != "msg":
-        raise ConfigError(f"{name!r} is not a message type; write it as package/msg/Name")
+    what = {"msg": "message", "srv": "service", "action": "action"}[kind]
+    if len(parts) != 3 or parts[1] != kind:
+        raise ConfigError(f"{name!r} is not a {what} type; write it as package/{kind}/Name")
     try:
-        return getattr(importlib.import_module(f"{parts[0]}.msg"), parts[2])
+        return getattr(importlib.import_module(f"{parts[0]}.{kind}"), parts[2])
     except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"there is no message type {name}: install or build the package {parts[0]!r}"
-        ) from error
+        raise ConfigError(f"there is no {what} type {name}: install or build the package {parts[0]!r}") from error
 
 
 class AudioReader:
@@ -105,7 +104,7 @@ class AudioReader:
     """
 
     def __init__(self, type_name: str, sample_rate: int = SAMPLE_RATE, channels: int = 1) -> None:
-        self.type = message_type(type_name)
+        self.type = interface_type(type_name)
         fields = dict(_fields(self.type))
         arrays = _arrays(fields, type_name)
         self._bytes = any(fields[path] in _BYTES for path in arrays)
@@ -169,7 +168,7 @@ class AudioWriter:
     """
 
     def __init__(self, type_name: str) -> None:
-        self.type = message_type(type_name)
+        self.type = interface_type(type_name)
         fields = dict(_fields(self.type))
         arrays = _arrays(fields, type_name)
         self._array, self._format = min(arrays.items(), key=lambda item: list(_WRITTEN).index(item[1]))
@@ -249,4 +248,4 @@ def _fields(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, field in kind.get_fields_and_field_types().items():
         yield prefix + name, field
         if field.count("/") == 1 and "<" not in field and "[" not in field and field != "std_msgs/Header":
-            yield from _fields(message_type(field.replace("/", "/msg/")), f"{prefix}{name}.")
+            yield from _fields(interface_type(field.replace("/", "/msg/")), f"{prefix}{name}.")

@@ -8,7 +8,6 @@ Sound of other types of message is written as moshivis_ros/msg/Audio.
 
 from __future__ import annotations
 
-import importlib
 import re
 import time
 from array import array
@@ -37,7 +36,7 @@ from moshivis_ros.nodes.interface import Interface, Parameter, declare, values
 from moshivis_ros.nodes.messages import (
     AUDIO,
     AudioReader,
-    message_type,
+    interface_type,
     sound_parameters,
     to_audio,
     to_nanoseconds,
@@ -70,7 +69,7 @@ COPIED = [  # as they come
     (Interface("user_transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the user says"), 100),
     (
         Interface(
-            "speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks (where this message is built)"
+            "speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks"
         ),
         10,
     ),
@@ -139,7 +138,7 @@ class Recorder(Node):
                 importlib.import_module("moshivis_ros.msg"), "Speaking"
             ):
                 continue  # built without it
-            kind = message_type(row.type)
+            kind = interface_type(row.type)
             take = partial(self._copy, row.name.lstrip("/"), self.resolve_topic_name(row.name), row.type)
             self.create_subscription(kind, row.name, take, qos, raw=True)
         if pictures != "none":

@@ -30,6 +30,7 @@ from moshivis_ros.nodes.health import Health
 from moshivis_ros.nodes.interface import declare, values
 from moshivis_ros.nodes.messages import AudioReader
 from moshivis_ros.nodes.spin import spin
+from moshivis_ros.nodes.switches import Switches
 from moshivis_ros.nodes.talk_goals import Goals
 from moshivis_ros.nodes.talk_inputs import Inputs
 from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS
@@ -76,9 +77,9 @@ class Talk(LifecycleNodeMixin, Node):
         self.create_service(Trigger, "~/refresh_image", self._on_refresh_image)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(Trigger, "~/cancel_loading", self._on_cancel_loading)
-        self.create_service(SetBool, "~/mute", self._on_mute)
-        self.create_service(SetBool, "~/sleep", self._on_sleep)
-        self.create_service(SetBool, "~/freeze_image", self._on_freeze_image)
+        for name, answer in (("mute", self._on_mute), ("sleep", self._on_sleep), ("freeze_image", self._on_freeze_image)):
+            self.create_service(SetBool, f"~/{name}", answer)
+        self._switches = Switches(self, lambda: {"muted": self.get_parameter("mute").value, "asleep": self._asleep})
 
     # Lifecycle
 

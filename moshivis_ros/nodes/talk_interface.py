@@ -94,6 +94,8 @@ INTERFACES = [
         "moshivis_ros/msg/ImageCacheStatus",
         "which picture it sees and why, on every change and once a second (transient local)",
     ),
+    Interface("~/muted", "publishes", "std_msgs/msg/Bool", "how the switch stands, on every change (transient local)"),
+    Interface("~/asleep", "publishes", "std_msgs/msg/Bool", "the same"),
     Interface("/diagnostics", "publishes", "diagnostic_msgs/msg/DiagnosticArray", "once a second"),
     Interface("~/refresh_image", "serves", "std_srvs/srv/Trigger", "look at the newest picture now"),
     Interface("~/reset", "serves", "std_srvs/srv/Trigger", "new conversation; frames and times count from 0"),

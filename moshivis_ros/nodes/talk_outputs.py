@@ -90,7 +90,7 @@ class Outputs:
         self._stamp += FRAME
 
     def _tell(self, text: Piece | Utterance) -> None:
-        message = Transcript(text=text.text, gate=text.gate)
+        message = Transcript(text=text.text, gate=text.gate, speaker="robot", confidence=1.0)
         message.header.stamp, message.header.frame_id = to_time(self._stamp), self._frame_id
         if isinstance(text, Piece):
             message.utterance, message.start, message.end = text.utterance, text.time, text.time + 0.08

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from moshivis_ros.simulation.scene import Light, Pose, Robot, Room, Scene, Thing
@@ -51,9 +52,22 @@ TABLE_ROOM = Scene(
     robot=Robot(Pose(x=-1.42), mast=1.22, tilt=0.31),
 )
 
+# The same, and another table to the robot's left: who turns there sees other things (`make drive`).
+TWO_TABLES = Scene(
+    "two_tables",
+    things=(
+        *TABLE_ROOM.things,
+        Thing("left table", "table", "brown", (0.9, 1.6, _HEIGHT), Pose(-1.42, 1.42, _HEIGHT / 2, yaw=math.pi / 2)),
+        Thing("green bottle", "bottle", "green", (0.15, 0.15, 0.42), Pose(-1.42, 1.42, _HEIGHT + 0.21)),
+    ),
+    lights=(*TABLE_ROOM.lights, Light("left lamp", -1.42, 1.42, 2.4, 0.55)),
+    room=Room((8.4, 11.2, 2.6), floor="grey", walls="white"),
+    robot=TABLE_ROOM.robot,
+)
+
 
 def main() -> None:
-    for room in (TALK_ROOM, TABLE_ROOM):
+    for room in (TALK_ROOM, TABLE_ROOM, TWO_TABLES):
         write_sdf(room, Path("worlds") / f"{room.name}.sdf")
 
 

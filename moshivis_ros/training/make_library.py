@@ -13,7 +13,7 @@ from moshivis_ros import arguments
 from moshivis_ros.model.codec import build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.weights import load_into
-from moshivis_ros.training import dialogues, utterances
+from moshivis_ros.training import dialogues, make_takes, utterances
 
 
 def texts(user: int, robot: int, least: int = 8) -> tuple[dict[str, int], dict[str, int]]:
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--questions", type=int, default=25000, help="recordings of users, about (%(default)s)"
     )
+    parser.add_argument("--takes", help="folder of make_takes: people ask too, in rooms and in noise")
     parser.add_argument("--seed", type=arguments.seed, default=0)
     parser.add_argument(
         "--answers", type=int, default=7000, help="recordings of the robot, about (%(default)s)"
@@ -53,9 +54,10 @@ def run(args: argparse.Namespace) -> int:
     path = Path(args.codec) / config.mimi_codec
     mimi = load_into(mimi, path, released_layout(mimi.state_dict()), "cpu", torch.float32)
     asked, answered = texts(args.questions, args.answers)
+    takes = make_takes.load(args.takes) if args.takes else None
     print(f"{sum(asked.values())} recordings of {len(asked)} questions, ", end="")
     print(f"{sum(answered.values())} of {len(answered)} parts of answers", flush=True)
-    utterances.save(utterances.build(mimi, asked, answered, args.seed), Path(args.out))
+    utterances.save(utterances.build(mimi, asked, answered, args.seed, takes=takes), Path(args.out))
     return 0
 
 

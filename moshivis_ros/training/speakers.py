@@ -13,6 +13,7 @@ ROBOT = EspeakVoice("gmw/en+f2", rate=170, pitch=50)
 USERS = tuple(f"en-us+{name}" for name in ("m1", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4"))
 HELD_OUT_USER = "en-us+m2"
 NOISE_LEVELS = (0.0, 0.0003, 0.001)  # root mean square, of a full scale of 1
+LOUDER_LEVELS = (*NOISE_LEVELS, 0.003, 0.01, 0.03)  # of rooms in which people speak (acoustics)
 
 
 def user(rng: random.Random, held_out: bool = False) -> EspeakVoice:

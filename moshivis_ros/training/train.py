@@ -35,6 +35,7 @@ from moshivis_ros.model.device import find_device
 STATE = "state.safetensors"
 STAGES = {
     "codec": "moshivis_ros.training.codec_stage:CodecStage",
+    "hearing": "moshivis_ros.training.hearing_stage:HearingStage",
     "image_encoder": "moshivis_ros.training.image_stage:ImageStage",
     "lm": "moshivis_ros.training.lm_stage:LMStage",
     "ungated_lm": "moshivis_ros.training.lm_stage:UngatedStage",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,18 @@ from rich.progress import track
 from torch import Tensor
 
 from moshivis_ros.model.codec import FRAME_SIZE, SAMPLE_RATE
-from moshivis_ros.training import speakers
-from moshivis_ros.training.voices import Sound
+from moshivis_ros.training import acoustics, speakers
+from moshivis_ros.training.people import FliteVoice
+from moshivis_ros.training.voices import Sound, Speech
 
 LEAD, TAIL = 8, 5  # frames of silence that are encoded before and after the words
 KEPT_LEAD, KEPT_TAIL = 1, 2  # of which these are kept
 SILENCE_SECONDS = 20
+AT_ONCE = 1024
+FLITE_USER = "rms"
+
+Takes = Mapping[str, Sequence[Speech]]
+"""Recordings of people (make_takes), by text."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Utterance:
     codes: npt.NDArray[np.int16]
     words: tuple[tuple[str, float], ...]
     end: float
-    noise: int  # index into speakers.NOISE_LEVELS
+    noise: int  # index into speakers.LOUDER_LEVELS
 
 
 @dataclass(frozen=True)
@@ -50,30 +57,59 @@ class Library:
 
 
 @dataclass(frozen=True)
-class _Recording:
+class Recording:
+    """Sound with silence around it; words and end as those of its Utterance, in frames."""
+
     pcm: Sound
     words: tuple[tuple[str, float], ...]
     end: float
     noise: int
 
 
-def record(text: str, rng: random.Random, robot: bool, held_out: bool = False) -> _Recording:
+def record(text: str, rng: random.Random, robot: bool, held_out: bool = False) -> Recording:
+    """``text`` in the robot's voice, or in one of espeak-ng's for users."""
     voice = speakers.ROBOT if robot else speakers.user(rng, held_out)
     speech = speakers.louder(voice.say(text), 0.6 if robot else rng.uniform(0.3, 0.8))
-    level = 0 if robot else rng.randrange(len(speakers.NOISE_LEVELS))
+    return placed(speech, rng, 0 if robot else rng.randrange(len(speakers.NOISE_LEVELS)))
+
+
+def record_somebody(text: str, rng: random.Random, takes: Takes) -> Recording:
+    """``text`` said by a person (one of ``takes``, if it has this text), by flite or by espeak-ng, somewhere."""
+    draw = rng.random()
+    speech: Speech
+    if draw < 0.5 and text in takes:
+        speech = rng.choice(takes[text])
+    elif draw < 0.7:
+        speech = FliteVoice(FLITE_USER, rng.uniform(0.85, 1.2), rng.uniform(0.8, 1.4)).say(text)
+    elif draw < 0.8:
+        return record(text, rng, robot=False)
+    else:
+        speech = speakers.user(rng).say(text)
+    level = rng.randrange(len(speakers.LOUDER_LEVELS))
+    return placed(acoustics.heard(rng, speech, speakers.LOUDER_LEVELS[level]), rng, level)
+
+
+def placed(speech: Speech, rng: random.Random, level: int) -> Recording:
+    """``speech`` with silence around it, in the noise of LOUDER_LEVELS[level], anywhere within a frame."""
     before = LEAD * FRAME_SIZE + rng.randrange(FRAME_SIZE)
     frames = -(-(before + len(speech.pcm)) // FRAME_SIZE) + TAIL
-    pcm = speakers.noise(rng, frames * FRAME_SIZE, speakers.NOISE_LEVELS[level])
+    pcm = speakers.noise(rng, frames * FRAME_SIZE, speakers.LOUDER_LEVELS[level])
     pcm[before : before + len(speech.pcm)] += speech.pcm
     shift = before / SAMPLE_RATE - (LEAD - KEPT_LEAD) * FRAME_SIZE / SAMPLE_RATE
     words = tuple((word.text, (word.start + shift) * SAMPLE_RATE / FRAME_SIZE) for word in speech.words)
-    return _Recording(pcm, words, (speech.seconds + shift) * SAMPLE_RATE / FRAME_SIZE, level)
+    return Recording(pcm, words, (speech.seconds + shift) * SAMPLE_RATE / FRAME_SIZE, level)
 
 
 @torch.no_grad()
-def encode(mimi: Any, recordings: Iterable[_Recording], batch: int = 16) -> list[Utterance]:
-    """Codec tokens of recordings, in their order."""
-    recordings = list(recordings)
+def encode(mimi: Any, recordings: Iterable[Recording], batch: int = 16) -> list[Utterance]:
+    """Codec tokens of recordings, in their order. Only AT_ONCE of them are in memory."""
+    coming, encoded = iter(recordings), []
+    while some := list(islice(coming, AT_ONCE)):
+        encoded += _encode(mimi, some, batch)
+    return encoded
+
+
+def _encode(mimi: Any, recordings: list[Recording], batch: int) -> list[Utterance]:
     order = sorted(range(len(recordings)), key=lambda k: len(recordings[k].pcm))
     found: dict[int, Utterance] = {}
     for start in range(0, len(order), batch):
@@ -114,26 +150,36 @@ def join(parts: Sequence[Utterance]) -> Utterance:
 
 
 def build(
-    mimi: Any, questions: dict[str, int], answers: dict[str, int], seed: int, held_out: bool = False
+    mimi: Any,
+    questions: dict[str, int],
+    answers: dict[str, int],
+    seed: int,
+    held_out: bool = False,
+    takes: Takes | None = None,
 ) -> Library:
-    """Speak and encode every text as often as it says."""
+    """Speak and encode every text as often as it says. takes: of people, whose voices are heard too then, in any room."""
     rng = random.Random(f"utterances {seed}")
     asked, answered = ([text for text, n in each.items() for _ in range(n)] for each in (questions, answers))
     speaking = partial(track, console=Console(stderr=True), transient=True)
-    user = [(text, record(text, rng, False, held_out)) for text in speaking(asked, "recording questions")]
-    robot = [(text, record(text, rng, True)) for text in speaking(answered, "recording answers")]
-    encoded = encode(mimi, [recording for _, recording in (*user, *robot)])
-    library = Library({}, {}, _silences(mimi, rng))
-    for (text, _), utterance in zip(user, encoded):
+
+    def ask(text: str) -> Recording:
+        return record(text, rng, False, held_out) if takes is None else record_somebody(text, rng, takes)
+
+    user = encode(mimi, (ask(text) for text in speaking(asked, "recording questions")))
+    robot = encode(mimi, (record(text, rng, True) for text in speaking(answered, "recording answers")))
+    levels = speakers.NOISE_LEVELS if takes is None else speakers.LOUDER_LEVELS
+    library = Library({}, {}, silences(mimi, rng, levels))
+    for text, utterance in zip(asked, user):
         library.user.setdefault(text, []).append(utterance)
-    for (text, _), utterance in zip(robot, encoded[len(user) :]):
+    for text, utterance in zip(answered, robot):
         library.robot.setdefault(text, []).append(utterance)
     return library
 
 
-def _silences(mimi: Any, rng: random.Random) -> tuple[npt.NDArray[np.int16], ...]:
+def silences(mimi: Any, rng: random.Random, levels: Sequence[float]) -> tuple[npt.NDArray[np.int16], ...]:
+    """Codec tokens of nobody in noise of these levels."""
     samples = (SILENCE_SECONDS * SAMPLE_RATE) // FRAME_SIZE * FRAME_SIZE
-    sounds = [speakers.noise(rng, samples, level) for level in speakers.NOISE_LEVELS]
+    sounds = [speakers.noise(rng, samples, level) for level in levels]
     with torch.no_grad():
         codes = mimi_codes(mimi, torch.from_numpy(np.stack(sounds))[:, None]).numpy().astype(np.int16)
     return tuple(row[:, LEAD:] for row in codes)

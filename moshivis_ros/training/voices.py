@@ -58,16 +58,31 @@ class EspeakVoice:
 
     def say(self, text: str) -> Speech:
         """Speak ``text``. Every word of it gets its time, also those that espeak runs together."""
-        pcm, words, phonemes = _espeak().synthesize(text, self)
-        found = [(match.group(), match.start()) for match in re.finditer(r"\S+", text)]
-        return Speech(pcm, _mend(found, words, len(pcm) / SAMPLE_RATE), phonemes)
+        pcm, words, symbols = _espeak().synthesize(text, self)
+        return Speech(pcm, mended(text, words, len(pcm) / SAMPLE_RATE), symbols)
 
 
-def _mend(words: list[tuple[str, int]], events: list[tuple[int, float]], end: float) -> tuple[Word, ...]:
-    """Times for all words of a text from the events (place in the text, seconds) of some of them.
+def phonemes(text: str, voice: EspeakVoice) -> list[str]:
+    """IPA of every clause of ``text``; ^ joins the letters of one sound."""
+    return _espeak().phonemes(text, voice)
+
+
+def word_places(text: str, voice: EspeakVoice) -> list[int]:
+    """Where in ``text`` the words begin that `phonemes` sets apart: "on the" is one."""
+    return [place for place, _ in _espeak().synthesize(text, voice)[1] if place >= 0]
+
+
+def at_24_khz(pcm: Sound, rate: int) -> Sound:
+    common = gcd(SAMPLE_RATE, rate)
+    return resample_poly(pcm, SAMPLE_RATE // common, rate // common).astype(np.float32)
+
+
+def mended(text: str, events: list[tuple[int, float]], end: float) -> tuple[Word, ...]:
+    """Times for all words of ``text`` from the events (place in the text, seconds) of some of them.
 
     espeak says "on the" and "I am" in one event: the words in between share the time by their letters.
     """
+    words = [(match.group(), match.start()) for match in re.finditer(r"\S+", text)]
     times = {}
     for place, seconds in events:
         index = max((i for i, (_, start) in enumerate(words) if start <= place), default=0)
@@ -105,6 +120,7 @@ _SYNCHRONOUS, _PHONEME_EVENTS = 2, 1
 _END, _WORD, _PHONEME = 0, 1, 7
 _RATE, _PITCH = 1, 3
 _UTF8 = 1
+_IPA = 0x82 | ord("^") << 8  # with ^ as the tie
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
 )
@@ -126,26 +142,37 @@ class _Espeak:
             raise MissingDependencyError("espeak-ng has no voices: apt install espeak-ng-data")
         self._callback = _Callback(self._receive)  # espeak keeps the pointer: it must stay alive
         self._library.espeak_SetSynthCallback(self._callback)
+        self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self._voice: EspeakVoice | None = None
 
     def synthesize(
         self, text: str, voice: EspeakVoice
     ) -> tuple[Sound, list[tuple[int, float]], tuple[tuple[str, float], ...]]:
-        if voice != self._voice:
-            if self._library.espeak_SetVoiceByName(voice.name.encode()):
-                raise MissingDependencyError(f"espeak-ng has no voice {voice.name!r}")
-            self._library.espeak_SetParameter(_RATE, voice.rate, 0)
-            self._library.espeak_SetParameter(_PITCH, voice.pitch, 0)
-            self._voice = voice
+        self._choose(voice)
         self._chunks: list[npt.NDArray[np.int16]] = []
         self._words: list[tuple[int, float]] = []
         self._phonemes: list[tuple[str, float]] = []
         data = text.encode()
         self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, _UTF8, None, None)
         pcm = np.concatenate(self._chunks).astype(np.float32) / 32768
-        common = gcd(SAMPLE_RATE, self._rate)
-        pcm = resample_poly(pcm, SAMPLE_RATE // common, self._rate // common).astype(np.float32)
-        return pcm, self._words, tuple(self._phonemes)
+        return at_24_khz(pcm, self._rate), self._words, tuple(self._phonemes)
+
+    def phonemes(self, text: str, voice: EspeakVoice) -> list[str]:
+        self._choose(voice)
+        raw = ctypes.create_string_buffer(text.encode())
+        rest, clauses = ctypes.c_void_p(ctypes.addressof(raw)), []
+        while rest.value:
+            clauses.append(self._library.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA).decode())
+        return clauses
+
+    def _choose(self, voice: EspeakVoice) -> None:
+        if voice == self._voice:
+            return
+        if self._library.espeak_SetVoiceByName(voice.name.encode()):
+            raise MissingDependencyError(f"espeak-ng has no voice {voice.name!r}")
+        self._library.espeak_SetParameter(_RATE, voice.rate, 0)
+        self._library.espeak_SetParameter(_PITCH, voice.pitch, 0)
+        self._voice = voice
 
     def _receive(
         self, wav: ctypes._Pointer[ctypes.c_short], count: int, events: ctypes._Pointer[_Event]

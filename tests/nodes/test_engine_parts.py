@@ -16,7 +16,7 @@ from moshivis_ros.audio.framing import AudioInput
 from moshivis_ros.engine.audio_queue import AudioQueue
 from moshivis_ros.engine.picture_slot import PictureSlot
 from moshivis_ros.errors import AudioError, ConfigError
-from moshivis_ros.nodes.messages import AudioReader, message_type, to_audio, to_nanoseconds, to_time
+from moshivis_ros.nodes.messages import AudioReader, interface_type, to_audio, to_nanoseconds, to_time
 
 NOW = 1_700_000_000_123_456_789
 
@@ -205,7 +205,7 @@ def test_several_arrays_deep_inside(monkeypatch: pytest.MonkeyPatch) -> None:
         fields = {"header": "std_msgs/Header", "audio": "x_msgs/Sound"}
 
     types = {f"x_msgs/msg/{kind.__name__}": kind for kind in (AudioData, AudioInfo, Sound, AudioStamped)}
-    monkeypatch.setattr(messages, "message_type", types.__getitem__)
+    monkeypatch.setattr(messages, "interface_type", types.__getitem__)
     reader = AudioReader("x_msgs/msg/AudioStamped", 1, 1)
     header = to_audio(b"", 0, NOW).header
     empty = {"float32_data": array("f"), "int24_data": array("i"), "int16_data": array("h")}
@@ -238,7 +238,7 @@ def test_several_arrays_deep_inside(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_types_that_are_not_there(name: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        message_type(name)
+        interface_type(name)
 
 
 def test_a_type_without_samples_is_refused() -> None:

@@ -120,7 +120,10 @@ def test_who_wins(robot: Robot, say: Client) -> None:
     long, waiting = say.send(text=LONG, interrupt=Say.Goal.CUT), say.send(text=GREETING)
     robot.until(lambda: any(told.words > 2 for told in long.feedback))
     refused = say.send(text=GREETING, interrupt=Say.Goal.REFUSE).end()
-    assert refused[0] == ABORTED and refused[1].reason in ("another goal waits", "another goal is being served")
+    assert refused[0] == ABORTED and refused[1].reason in (
+        "another goal waits",
+        "another goal is being served",
+    )
     cutting = say.send(text="Sorry, I only talk.", interrupt=Say.Goal.CUT)
     assert long.end()[1].reason == waiting.end()[1].reason == "another goal cut in"
     assert cutting.end()[0] == SUCCEEDED
@@ -165,7 +168,12 @@ def test_parameters_change_while_it_talks(robot: Robot) -> None:
     assert not robot.set_parameter("mute", True)
     robot.until(lambda: len(heard) and not any(any(message.data) for message in heard[-12:]))
     assert robot.call(SetBool, "talk/mute", data=False).success
-    for name, value in (("audio_temperature", 0.0), ("refresh_interval", 1.0), ("seed", 3), ("image_size", 56)):
+    for name, value in (
+        ("audio_temperature", 0.0),
+        ("refresh_interval", 1.0),
+        ("seed", 3),
+        ("image_size", 56),
+    ):
         assert not robot.set_parameter(name, value)
     assert "from 14 (one patch) to 112" in robot.set_parameter("image_size", 113)
     assert "cut_hold" in robot.set_parameter("refresh_hold", 0.5)

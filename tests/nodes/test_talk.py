@@ -417,8 +417,10 @@ def test_an_engine_that_crashes_leaves_the_node_alive(shared: Robot, active: boo
 
 
 GPU_OF_ONE_MEGABYTE = """
+from types import SimpleNamespace
 import torch
 torch.cuda.is_available = lambda: True
+torch.cuda.get_device_properties = lambda device: SimpleNamespace(is_integrated=0)
 torch.cuda.mem_get_info = lambda device=None: (1_000_000, 8_000_000_000)
 zeros = torch.zeros
 torch.zeros = lambda *size, device=None, **given: zeros(*size, device="cpu", **given)

@@ -33,7 +33,7 @@ def attend_window(qkv: Tensor, window: Window, at: Position) -> Tensor:
         context,
         width**-0.5,
         WIDTH=width,
-        LANES=triton.next_power_of_2(width),
+        **_lanes(width, window.kv),
         KEYS=KEYS,
         INT8=window.scales is not None,
         num_warps=4,
@@ -56,7 +56,7 @@ def attend_image(q: Tensor, image: ImageKV) -> Tensor:
         image.k.stride(1),  # of the room, which is larger
         width**-0.5,
         WIDTH=width,
-        LANES=triton.next_power_of_2(width),
+        **_lanes(width, image.k),
         KEYS=KEYS,
         num_warps=4,
     )
@@ -80,6 +80,12 @@ def attend_codebooks(qkv: Tensor, kv: Tensor, codebook: int) -> Tensor:
         num_warps=1,
     )
     return out
+
+
+def _lanes(width: int, kv: Tensor) -> dict[str, int]:
+    """How a key's numbers are shared out: 16 bytes to a thread."""
+    vector = 16 // kv.element_size()
+    return {"VECTOR": vector, "VECTORS": triton.next_power_of_2(triton.cdiv(width, vector))}
 
 
 def _room(x: Tensor, batch: int, heads: int, splits: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,7 +115,8 @@ def _window(  # type: ignore[no-untyped-def]
     context,
     scale,
     WIDTH: tl.constexpr,
-    LANES: tl.constexpr,
+    VECTOR: tl.constexpr,
+    VECTORS: tl.constexpr,
     KEYS: tl.constexpr,
     INT8: tl.constexpr,
 ):
@@ -118,11 +125,12 @@ def _window(  # type: ignore[no-untyped-def]
     now = tl.load(offset)
     slot = (now % context).to(tl.int32)
     filled = tl.minimum(now + 1, context).to(tl.int32)
-    each = tl.cdiv(tl.cdiv(filled, splits), KEYS) * KEYS
-    first = split * each
-    last = tl.minimum(first + each, filled)
+    each = tl.cdiv(tl.cdiv(filled, splits), KEYS)
+    first = split * each * KEYS
+    last = tl.minimum(first + each * KEYS, filled)
 
-    lane = tl.arange(0, LANES)[None, :]
+    one = tl.arange(0, VECTORS)[None, :, None]  # [1, VECTORS, 1]: for each vector of a key, so that no thread asks another
+    lane = one * VECTOR + tl.arange(0, VECTOR)[None, None, :]  # [1, VECTORS, VECTOR]
     inside = lane < WIDTH
     turn = tl.load(cos + lane, inside, 0.0)
     swap = tl.load(sin + lane, inside, 0.0)
@@ -138,24 +146,25 @@ def _window(  # type: ignore[no-untyped-def]
     if INT8:
         k_scale, k_new = _small(k_new, scales)
         v_scale, v_new = _small(v_new, scales)
-        one = slot + tl.zeros((1, 1), tl.int32)
-        tl.store(k_scales + one, k_scale.to(scales.dtype.element_ty), here)
-        tl.store(v_scales + one, v_scale.to(scales.dtype.element_ty), here)
+        tl.store(k_scales + slot + one * 0, k_scale.to(scales.dtype.element_ty), here & (one == 0))
+        tl.store(v_scales + slot + one * 0, v_scale.to(scales.dtype.element_ty), here & (one == 0))
     tl.store(k_at + slot * WIDTH + lane, k_new.to(kv.dtype.element_ty), here & inside)
     tl.store(v_at + slot * WIDTH + lane, v_new.to(kv.dtype.element_ty), here & inside)
 
-    most = tl.full((KEYS, 1), NOTHING, tl.float32)
-    total = tl.zeros((KEYS, 1), tl.float32)
-    values = tl.zeros((KEYS, LANES), tl.float32)
-    for start in range(first, last, KEYS):
-        key = start + tl.arange(0, KEYS)[:, None]
+    most = tl.full((KEYS, VECTORS, 1), NOTHING, tl.float32)
+    total = tl.zeros((KEYS, VECTORS, 1), tl.float32)
+    values = tl.zeros((KEYS, VECTORS, VECTOR), tl.float32)
+    # Each row has neighbours one after the other: were they side by side, their scales would be loaded by other threads.
+    row = first + tl.arange(0, KEYS)[:, None, None] * each + one * 0
+    for next in range(each):
+        key = row + next  # [KEYS, VECTORS, 1]
         there = key < last
         k = tl.load(k_at + key * WIDTH + lane, there & inside, 0).to(tl.float32)
         v = tl.load(v_at + key * WIDTH + lane, there & inside, 0).to(tl.float32)
         k = tl.where(key == slot, k_new, k)  # what was written above need not be visible yet
         v = tl.where(key == slot, v_new, v)
-        score = tl.sum(q * k, 1, keep_dims=True)
-        v_factor = tl.full((KEYS, 1), 1.0, tl.float32)
+        score = _scores(q, k)
+        v_factor = tl.full((KEYS, VECTORS, 1), 1.0, tl.float32)
         if INT8:
             k_factor = tl.load(k_scales + key, there, 0.0).to(tl.float32)
             v_factor = tl.load(v_scales + key, there, 0.0).to(tl.float32)
@@ -177,30 +186,31 @@ def _image(  # type: ignore[no-untyped-def]
     room,  # numbers from head to head
     scale,
     WIDTH: tl.constexpr,
-    LANES: tl.constexpr,
+    VECTOR: tl.constexpr,
+    VECTORS: tl.constexpr,
     KEYS: tl.constexpr,
 ):
     split, head, batch = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     splits, heads = tl.num_programs(0), tl.num_programs(1)
-    each = tl.cdiv(tl.cdiv(tokens, splits), KEYS) * KEYS
-    first = split * each
-    last = tl.minimum(first + each, tokens)
-    lane = tl.arange(0, LANES)[None, :]
+    each = tl.cdiv(tl.cdiv(tokens, splits), KEYS)
+    first = split * each * KEYS
+    last = tl.minimum(first + each * KEYS, tokens)
+    vector = tl.arange(0, VECTORS)[None, :, None]
+    lane = vector * VECTOR + tl.arange(0, VECTOR)[None, None, :]  # [1, VECTORS, VECTOR]
     inside = lane < WIDTH
     wanted = tl.load(q + (batch * heads + head) * WIDTH + lane, inside, 0.0).to(tl.float32) * scale
     k_at, v_at = k_image + (batch * heads + head) * room, v_image + (batch * heads + head) * room
-    most = tl.full((KEYS, 1), NOTHING, tl.float32)
-    total = tl.zeros((KEYS, 1), tl.float32)
-    values = tl.zeros((KEYS, LANES), tl.float32)
-    one = tl.full((KEYS, 1), 1.0, tl.float32)
-    for start in range(first, last, KEYS):
-        key = start + tl.arange(0, KEYS)[:, None]
+    most = tl.full((KEYS, VECTORS, 1), NOTHING, tl.float32)
+    total = tl.zeros((KEYS, VECTORS, 1), tl.float32)
+    values = tl.zeros((KEYS, VECTORS, VECTOR), tl.float32)
+    row = first + tl.arange(0, KEYS)[:, None, None] * each + vector * 0
+    for next in range(each):
+        key = row + next  # [KEYS, VECTORS, 1]
         there = key < last
         there = there & (tl.load(mask + key, there, 0.0).to(tl.float32) == 0)
         k = tl.load(k_at + key * WIDTH + lane, there & inside, 0).to(tl.float32)
         v = tl.load(v_at + key * WIDTH + lane, there & inside, 0).to(tl.float32)
-        score = tl.sum(wanted * k, 1, keep_dims=True)
-        most, total, values = _seen(score, there, v, one, most, total, values)
+        most, total, values = _seen(_scores(wanted, k), there, v, 1.0, most, total, values)
     _write((batch * heads + head) * splits + split, most, total, values, lane, inside, parts, marks, WIDTH)
 
 
@@ -214,11 +224,17 @@ def _turned(x, lane, inside, cos, sin):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _small(x, scales):  # type: ignore[no-untyped-def]
-    """Scale [1, 1] and levels [1, LANES] of one head's key or value, in float32: as Window.put makes them."""
-    scale = tl.maximum(tl.max(tl.abs(x), 1, keep_dims=True) / 127, 1e-6)
+    """Scale [1, 1, 1] and levels [1, VECTORS, VECTOR] of one head's key or value, in float32: as Window.put makes them."""
+    scale = tl.maximum(tl.max(tl.max(tl.abs(x), 2, keep_dims=True), 1, keep_dims=True) / 127, 1e-6)
     scale = scale.to(scales.dtype.element_ty).to(tl.float32)
     level = (x / scale + 12582912.0) - 12582912.0  # rounds to the nearest integer, to the even one of two
     return scale, tl.minimum(tl.maximum(level, -127.0), 127.0)
+
+
+@triton.jit
+def _scores(q, k):  # type: ignore[no-untyped-def]
+    """[KEYS, 1, 1]"""
+    return tl.sum(tl.sum(q * k, 2, keep_dims=True), 1, keep_dims=True)
 
 
 @triton.jit
@@ -233,12 +249,11 @@ def _seen(score, there, v, v_factor, most, total, values):  # type: ignore[no-un
 
 @triton.jit
 def _write(index, most, total, values, lane, inside, parts, marks, WIDTH: tl.constexpr):  # type: ignore[no-untyped-def]
-    top = tl.max(most, 0, keep_dims=True)
+    top = tl.max(most, 0, keep_dims=True)  # the same for every vector
     fade = tl.exp(most - top)
     tl.store(parts + index * WIDTH + lane, tl.sum(values * fade, 0, keep_dims=True), inside)
-    one = tl.zeros((1, 1), tl.int32)
-    tl.store(marks + index * 2 + one, top)
-    tl.store(marks + index * 2 + 1 + one, tl.sum(total * fade, 0, keep_dims=True))
+    tl.store(marks + index * 2, tl.max(top))
+    tl.store(marks + index * 2 + 1, tl.max(tl.sum(total * fade, 0)))
 
 
 @triton.jit

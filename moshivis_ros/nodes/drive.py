@@ -1,0 +1,144 @@
+"""A robot that is told where to turn and asked what it sees, on one machine without hardware: real nodes in processes of
+their own, a simulated room, a recorded voice.
+
+`make drive`, or `ros2 run moshivis_ros drive`. Needs mujoco and faster-whisper.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import Twist
+from lifecycle_msgs.msg import Transition
+from nav_msgs.msg import Odometry
+from std_msgs.msg import Float64
+
+from moshivis_ros import arguments
+from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
+from moshivis_ros.audio.files import read
+from moshivis_ros.audio.pcm import encode
+from moshivis_ros.msg import Audio, ImageCacheStatus, Speaking, Transcript
+from moshivis_ros.nodes.demo import START_SECONDS, Demo, DemoError, running, shared, staged
+from moshivis_ros.nodes.messages import to_audio, to_nanoseconds
+
+FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
+ANSWER_SECONDS = 60.0
+THERE = 0.03  # radians from where the base is to be
+GAIN, FASTEST = 2.0, 0.8  # of the base's turning: rad/s for each radian that is missing, and at most
+NODES = ("talk", "sim_camera", "listener", "commands")
+
+
+def main(args: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="drive", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", default="builtin", help="checkpoint folder or Hugging Face repo (%(default)s)")
+    parser.add_argument("--device", type=arguments.device, default="auto", help="auto, cpu, cuda, ...")
+    parser.add_argument("--whisper", default="tiny.en", help="model of the listener: a size, a folder or a repo (%(default)s)")
+    parser.add_argument("--world", type=Path, help="an .sdf world (default: one with a table before the robot and one to its left)")
+    parser.add_argument("--commands", type=Path, help="what the robot may be told (default: config/drive.yaml)")
+    return staged(partial(_drive, parser.parse_args(args)))
+
+
+def _drive(options: argparse.Namespace, stack: ExitStack) -> None:
+    robot = Drive()
+    stack.callback(robot.destroy_node)
+    given: dict[str, dict[str, Any]] = {
+        "talk": {"model": options.model, "device": options.device},
+        "sim_camera": {"world": options.world or shared("worlds") / "two_tables.sdf"},
+        "listener": {"model": options.whisper},
+        "commands": {"commands": options.commands or shared("config") / "drive.yaml"},
+    }
+    nodes = {name: stack.enter_context(running(name, **{k: str(v) for k, v in given[name].items()})) for name in NODES}
+    robot.change_state(Transition.TRANSITION_CONFIGURE, nodes)
+    robot.until(lambda: robot.told and robot.heading is not None and robot.has_listeners(), nodes, START_SECONDS)
+    robot.change_state(Transition.TRANSITION_ACTIVATE, nodes)
+    robot.until(lambda: robot.seen, nodes, START_SECONDS)
+
+    print("\n[told: turn left]", flush=True)
+    robot.speak(read(shared("media") / "turn_left.wav"))
+    robot.until(lambda: robot.turned, nodes, ANSWER_SECONDS)
+    robot.until(lambda: robot.seen > robot.turned and not robot.speaking, nodes, ANSWER_SECONDS)
+    print("\n[asked: what do you see]", flush=True)
+    robot.answer = ""
+    robot.speak(read(shared("media") / "what_do_you_see.wav"))
+    robot.until(lambda: robot.answer, nodes, ANSWER_SECONDS)
+    robot.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
+    if not re.search(r"\w", robot.answer):
+        raise DemoError("the robot did not answer")
+    print(f"\n\nturned {math.degrees(robot.heading or 0.0):.0f} degrees, and tells: {robot.answer}")
+
+
+class Drive(Demo):
+    """The voice that is heard, and the base's own software: it turns by so much as `turn` says, by its odometry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heading: float | None = None  # radians, to the left; None: no odometry yet
+        self.turned = self.seen = 0  # when the base was there, and of what time the picture in the cache is; ns, 0: not yet
+        self.told = self.speaking = False  # by the listener; whether anybody speaks
+        self.answer = ""  # the robot's newest utterance
+        self._goal: float | None = None
+        self._sound: Float = np.zeros(0, np.float32)  # yet to be heard
+        self._voice = self.create_publisher(Audio, "audio_in", 100)
+        self._base = self.create_publisher(Twist, "cmd_vel", 1)
+        self.create_subscription(Odometry, "odom", self._on_odometry, 10)
+        self.create_subscription(Float64, "turn", self._on_turn, 10)
+        self.create_subscription(Speaking, "speaking", self._on_speaking, 10)
+        self.create_subscription(Transcript, "user_transcript", self._on_user, 50)
+        self._begin, self._index = time.time_ns(), 0
+        self.create_timer(FRAME_SECONDS, self._on_frame)
+
+    def has_listeners(self) -> bool:
+        """The listener, and the commands that listen to it; talk comes with activate."""
+        return self._voice.get_subscription_count() > 1 and self.count_subscribers("user_transcript") > 1
+
+    def speak(self, recording: Any) -> None:
+        self._sound = np.concatenate([self._sound, recording])
+
+    def _on_frame(self) -> None:
+        frame = round(FRAME_SECONDS * 1e9)
+        while self._begin + (self._index + 1) * frame <= time.time_ns():
+            now, self._sound = self._sound[:FRAME_SIZE], self._sound[FRAME_SIZE:]
+            samples = encode(np.pad(now, (0, FRAME_SIZE - now.size))).tobytes()
+            self._voice.publish(to_audio(samples, self._index, self._begin + self._index * frame))
+            self._index += 1
+
+    def _on_turn(self, message: Float64) -> None:
+        if self.heading is not None:
+            self._goal = self.heading + message.data
+
+    def _on_odometry(self, message: Odometry) -> None:
+        turned = message.pose.pose.orientation
+        self.heading = 2 * math.atan2(turned.z, turned.w)
+        if self._goal is None:
+            return
+        missing = self._goal - self.heading
+        command = Twist()
+        if abs(missing) > THERE:
+            command.angular.z = max(-FASTEST, min(FASTEST, GAIN * missing))
+        else:
+            self._goal, self.turned = None, to_nanoseconds(message.header.stamp)
+        self._base.publish(command)
+
+    def _on_speaking(self, message: Speaking) -> None:
+        self.told, self.speaking = True, message.robot or message.user
+
+    def _on_user(self, message: Transcript) -> None:
+        if message.final:
+            print(f"\n[heard: {message.text}]", flush=True)
+
+    def _on_transcript(self, message: Transcript) -> None:
+        super()._on_transcript(message)
+        if message.final:
+            self.answer = message.text
+
+    def _on_image_cache(self, message: ImageCacheStatus) -> None:
+        super()._on_image_cache(message)
+        self.seen = to_nanoseconds(message.header.stamp)

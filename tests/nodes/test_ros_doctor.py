@@ -1,0 +1,44 @@
+"""The part of `moshivis doctor` that needs ROS: messages to itself, and the cameras that publish."""
+
+from __future__ import annotations
+
+import threading
+
+from robot import Robot
+from sensor_msgs.msg import CompressedImage, Image
+
+from moshivis_ros.nodes import doctor
+
+
+def test_messages_to_itself_and_cameras(robot: Robot) -> None:
+    over = threading.Event()
+    raw = robot.node.create_publisher(Image, "front/image", 5)
+    compressed = robot.node.create_publisher(CompressedImage, "back/image/compressed", 5)
+    robot.node.create_publisher(Image, "silent/image", 5)
+
+    def publish() -> None:
+        image = Image(width=160, height=120, step=480, encoding="rgb8", data=bytes(480 * 120))
+        while not over.wait(0.05):
+            raw.publish(image)
+            compressed.publish(CompressedImage(format="jpeg", data=b"12345"))
+
+    camera = threading.Thread(target=publish)
+    camera.start()
+    try:
+        findings = list(doctor.examine())
+    finally:
+        over.set()
+        camera.join()
+    ros, message, large, *cameras = findings
+    assert (ros.name, ros.state) == ("ros", "fine") and "ROS_DOMAIN_ID=" in ros.text and "rmw_" in ros.text
+    assert (message.name, message.state) == ("message", "fine")
+    assert (
+        large.name == "large image" and "of 0.9 MB" in large.text
+    )  # whether they arrive is the machine's affair
+    assert bool(large.remedy) == (large.state == "wrong")
+    told = {found.text.split()[0].rstrip(":").removeprefix(robot.namespace): found for found in cameras}
+    assert set(told) == {"/front/image", "/back/image/compressed", "/silent/image"}
+    assert told["/front/image"].state == "fine" and "Hz, 160x120 rgb8, 0.06 MB" in told["/front/image"].text
+    assert "Hz, jpeg, 0.00 MB" in told["/back/image/compressed"].text
+    silent = told["/silent/image"]
+    assert silent.state == "wrong" and silent.remedy.endswith(f"{robot.namespace}/silent/image")
