@@ -153,6 +153,7 @@ class Goals:
         self._user = self._robot = PAUSE  # frames since they spoke
         self._hush = 0  # frames of silence still to come
         self._left = 0  # frames of sound to come of words that were cut off
+        self._ended = False  # cut off, and no word since: the voice may go on without any
         self._shy = not self._greet
         self._begun = 0  # the step whose text was the first of the current goal
         self._tail = 0
@@ -200,9 +201,12 @@ class Goals:
         goal = self._current
         if isinstance(goal, Saying):
             self._follow(goal, token)
-        if self._shy or self._hush or self._left:
+        if self._shy or self._hush:
+            text = None
+        self._ended &= not text
+        if self._shy or self._hush or self._left or self._ended:
             self._left = max(0, self._left - 1)
-            text, pcm = (text if isinstance(goal, Saying) else None), np.zeros(FRAME_SIZE, np.float32)
+            pcm = np.zeros(FRAME_SIZE, np.float32)
         self._robot = 0 if text else self._robot + 1
         if isinstance(goal, Asking):
             goal.listen(text, gate, image)
@@ -259,7 +263,7 @@ class Goals:
             return False
         current.end("cancelled" if current.cancelled else "the user spoke")
         self._current = None
-        self._hush = HUSH + 1
+        self._hush, self._ended = HUSH + 1, True
         self._stream.hush()
         return True
 

@@ -123,7 +123,9 @@ def test_it_is_cut_within_a_frame_and_for_good(conversation: Conversation, how: 
     assert goal.done and not goal.success and frame.cut and not frame.pcm.any()
     assert goal.reason == ("cancelled" if how == "cancel" else "the user spoke")
     after = [conversation.step(SILENCE) for _ in range(40)]
-    assert not text(after) and max(np.abs(frame.pcm).max() for frame in after) < 0.02
+    assert not text(after) and not any(frame.pcm.any() for frame in after)
+    again = conversation.say("Hello.")
+    assert max(np.abs(frame.pcm).max() for frame in until(conversation, lambda: again.done)) > 0.02
 
 
 def test_the_user_does_not_end_what_must_be_said(conversation: Conversation) -> None:
@@ -193,7 +195,7 @@ def test_without_greeting_it_is_silent_until_spoken_to(tiny: Path) -> None:
         before = [conversation.step(SILENCE) for _ in range(30)]
         assert not text(before) and not any(frame.pcm.any() for frame in before)
         after = [conversation.step(NOISE) for _ in range(30)]
-        assert text(after) and all(frame.pcm.any() for frame in after[3:])
+        assert all(frame.pcm.any() for frame in after[3:])
         conversation.reset()
         goal = conversation.say("That looks like a cat.")
         frames = until(conversation, lambda: goal.done)
@@ -204,9 +206,9 @@ def test_tuning_while_it_talks(conversation: Conversation) -> None:
     def voice(sampling: Sampling, seed: int | None) -> np.ndarray:
         conversation.tune(sampling, Settings(policy="manual", interval=9.0), seed)
         conversation.reset()
-        return np.concatenate([conversation.step(NOISE).pcm for _ in range(6)])
+        return np.concatenate([conversation.step(NOISE).pcm for _ in range(9)])
 
-    lively = Sampling(audio_temperature=1.0)
+    lively = Sampling(audio_temperature=3.0)
     first = voice(lively, 5)
     assert np.array_equal(voice(lively, 5), first)
     assert not np.array_equal(voice(lively, 6), first)

@@ -39,9 +39,14 @@ def test_a_step_is_few_launches(benchmarks: None, weights: str | None, window: s
     import torch
     from launches import launches
 
+    from moshivis_ros.bench.sizes import SIZES
+    from moshivis_ros.model import cost
+
     for picture, most in ((True, 700), (False, 560)):
         parts, _ = launches("full", torch.bfloat16, weights, window, picture)
         assert 400 < len(parts["whole"]) <= most
+        if picture:  # what `quantize: auto` and docs/gpu.md compute with
+            assert abs(cost.launches(SIZES["full"]) - len(parts["whole"])) <= 15
 
 
 @pytest.mark.parametrize("architecture", [87, 120])

@@ -185,7 +185,7 @@ def test_every_field_of_a_message_is_explained(message: str) -> None:
 
 def launched() -> list[str]:
     """The nodes for which CMakeLists.txt installs an executable."""
-    listed = re.search(r"set\(nodes ([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
+    listed = re.search(r"set\(nodes\s+([^)]*)\)", (ROOT / "CMakeLists.txt").read_text())
     assert listed
     return listed[1].split()
 

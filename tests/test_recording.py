@@ -104,6 +104,8 @@ def test_a_report_is_one_page_with_everything_in_it(tmp_path: Path, capsys: pyte
     assert "model builtin, policy gating" in page and "first picture" in page
     said = json.loads((tmp_path / "t.json").read_text())
     assert said["utterances"] == [{"start": 3.2, "end": 3.44, "text": "It is <red>.", "gate": 0.9}]
+    assert said["user"] == [{"start": 0.8, "end": 2.3, "text": "what colour is the ball", "gate": 0.0}]
+    assert "what colour is the ball" in page and "what color<" not in page
     assert said["refreshes"] == [{"time": 0.16, "reason": "first picture"}]
     left, right = np.abs(soundfile.read(tmp_path / "s.wav")[0].reshape(-1, 1920, 2).max(axis=1)).T
     assert (left > 0.2).tolist() == [40 <= n < 50 for n in range(75)] and right[:10].max() == 0 and right.max() > 0.1
@@ -114,7 +116,7 @@ def test_a_conversation_is_replayed_with_another_policy(tmp_path: Path, capsys: 
     bag = bags.question(tmp_path / "bag")
     changes = ["seed=1", "refresh_policy=interval", "refresh_interval=1.2"]
     options = [word for change in changes for word in ("--set", change)]
-    assert main(["replay", str(bag), "--device", "cpu", *options, "--json", str(tmp_path / "r.json")]) == 0
+    assert main(["replay", str(bag), "--set", "device=cpu", *options, "--json", str(tmp_path / "r.json")]) == 0
     printed = capsys.readouterr().out
     assert "It is green." in printed and "looked 1 times then and 5 times now" in printed
     both = json.loads((tmp_path / "r.json").read_text())

@@ -70,12 +70,15 @@ class Machine(NamedTuple):
 
 
 class Form(NamedTuple):
-    """One way to hold the model: its name, bytes to keep, seconds that a frame is expected to take."""
+    """One way to hold the model: its name, bytes to keep, bytes to read for a step, seconds that a frame is expected to
+    take.
+    """
 
     name: str
     quantize: str | None
     kv_cache: str | None
     size: int
+    read: int
     seconds: float
 
 
@@ -193,13 +196,14 @@ def expect(
                 read += 2 * plain
             name = file.name if file is not None else held or str(dtype).removeprefix("torch.")
             name += f" with an {kv_cache} window" if kv_cache else ""
-            seconds = _seconds(machine, launches(config, machine.fused), read, mimi)
-            forms.append(Form(name, quantize, kv_cache, size, seconds))
+            forms.append(Form(name, quantize, kv_cache, size, read, seconds(machine, config, read, mimi)))
     return forms
 
 
-def _seconds(machine: Machine, count: int, read: int, mimi: int) -> float:
+def seconds(machine: Machine, config: ModelConfig, read: int, mimi: int) -> float:
+    """That a frame is expected to take of which the step reads so many bytes."""
     step = SLACK[machine.kind] * read / machine.bandwidth
     if machine.kind == "cpu":
         return step + MIMI_SECONDS * mimi / 4
-    return step + mimi / machine.bandwidth + (count + MIMI_LAUNCHES) * machine.launch
+    count = launches(config, machine.fused) + MIMI_LAUNCHES
+    return step + mimi / machine.bandwidth + count * machine.launch

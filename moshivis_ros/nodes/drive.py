@@ -66,9 +66,9 @@ def _drive(options: argparse.Namespace, stack: ExitStack) -> None:
     robot.until(lambda: robot.turned, nodes, ANSWER_SECONDS)
     robot.until(lambda: robot.seen > robot.turned and not robot.speaking, nodes, ANSWER_SECONDS)
     print("\n[asked: what do you see]", flush=True)
-    robot.answer = ""
+    robot.answer = robot.heard = ""
     robot.speak(read(shared("media") / "what_do_you_see.wav"))
-    robot.until(lambda: robot.answer, nodes, ANSWER_SECONDS)
+    robot.until(lambda: robot.answer and robot.heard, nodes, ANSWER_SECONDS)
     robot.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
     if not re.search(r"\w", robot.answer):
         raise DemoError("the robot did not answer")
@@ -83,7 +83,7 @@ class Drive(Demo):
         self.heading: float | None = None  # radians, to the left; None: no odometry yet
         self.turned = self.seen = 0  # when the base was there, and of what time the picture in the cache is; ns, 0: not yet
         self.told = self.speaking = False  # by the listener; whether anybody speaks
-        self.answer = ""  # the robot's newest utterance
+        self.answer = self.heard = ""  # the newest utterance of the robot, and of the user
         self._goal: float | None = None
         self._sound: Float = np.zeros(0, np.float32)  # yet to be heard
         self._voice = self.create_publisher(Audio, "audio_in", 100)
@@ -99,7 +99,7 @@ class Drive(Demo):
         """The listener, and the commands that listen to it; talk comes with activate."""
         return self._voice.get_subscription_count() > 1 and self.count_subscribers("user_transcript") > 1
 
-    def speak(self, recording: Any) -> None:
+    def speak(self, recording: Float) -> None:
         self._sound = np.concatenate([self._sound, recording])
 
     def _on_frame(self) -> None:
@@ -132,6 +132,7 @@ class Drive(Demo):
 
     def _on_user(self, message: Transcript) -> None:
         if message.final:
+            self.heard = message.text
             print(f"\n[heard: {message.text}]", flush=True)
 
     def _on_transcript(self, message: Transcript) -> None:

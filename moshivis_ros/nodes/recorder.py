@@ -68,9 +68,7 @@ COPIED = [  # as they come
     (Interface("transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the robot says"), 100),
     (Interface("user_transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the user says"), 100),
     (
-        Interface(
-            "speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks"
-        ),
+        Interface("speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks"),
         10,
     ),
     (Interface("gate", "subscribes", "moshivis_ros/msg/Gate", "how much it looks at the picture"), 100),
@@ -134,10 +132,6 @@ class Recorder(Node):
             reader = AudioReader.of(self, topic)
             MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, topic), 100)
         for row, qos in COPIED:
-            if row.name == "speaking" and not hasattr(
-                importlib.import_module("moshivis_ros.msg"), "Speaking"
-            ):
-                continue  # built without it
             kind = interface_type(row.type)
             take = partial(self._copy, row.name.lstrip("/"), self.resolve_topic_name(row.name), row.type)
             self.create_subscription(kind, row.name, take, qos, raw=True)

@@ -41,8 +41,7 @@ from moshivis_ros.options import Options
 __all__ = ["INTERFACES", "PARAMETERS", "Talk", "main"]
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
-FAILURE = TransitionCallbackReturn.FAILURE
-ERROR = TransitionCallbackReturn.ERROR
+FAILURE, ERROR = TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.ERROR
 PROGRESS_SECONDS = 5.0  # between two lines in the log while the model is loading
 WARNING_SECONDS = 5.0  # between two warnings of one kind
 REMINDER_SECONDS = 60.0  # between two about the same standing problem
@@ -57,7 +56,7 @@ class Talk(LifecycleNodeMixin, Node):
         transitions = ReentrantCallbackGroup()
         LifecycleNodeMixin.__init__(self, callback_group=transitions)
         declare(self, PARAMETERS, read_only=False)
-        self._live = LiveParameters(self, self._on_changed)
+        self._live = LiveParameters(self, self._on_changed, lambda: self._loading is not None)
         self._goals = Goals(self, lambda: self._engine if self._active else None, lambda: self._asleep)
         self._simulated = bool(self.get_parameter("use_sim_time").value)
         self._engine: Engine | None = None
@@ -74,9 +73,8 @@ class Talk(LifecycleNodeMixin, Node):
         self._hearing, self._seeing = MutuallyExclusiveCallbackGroup(), MutuallyExclusiveCallbackGroup()
         self.apart = ((self._hearing, 1), (self._seeing, 1), (transitions, 2))
         self._diagnostics = Diagnostics(self, self._on_second)
-        self.create_service(Trigger, "~/refresh_image", self._on_refresh_image)
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(Trigger, "~/cancel_loading", self._on_cancel_loading)
+        for name, call in (("refresh_image", self._on_refresh_image), ("reset", self._on_reset), ("cancel_loading", self._on_cancel_loading)):
+            self.create_service(Trigger, f"~/{name}", call)
         for name, answer in (("mute", self._on_mute), ("sleep", self._on_sleep), ("freeze_image", self._on_freeze_image)):
             self.create_service(SetBool, f"~/{name}", answer)
         self._switches = Switches(self, lambda: {"muted": self.get_parameter("mute").value, "asleep": self._asleep})
@@ -87,6 +85,7 @@ class Talk(LifecycleNodeMixin, Node):
         """Loads the model, which may take minutes; says every few seconds how far it is."""
         self._failure = None
         self._cancelled.clear()
+        self._loading = "loading the model"  # from here on parameters are not changed any more
         try:
             given = settings(values(self, PARAMETERS), self._simulated)
             self._reader = AudioReader.of(self, "audio_in")

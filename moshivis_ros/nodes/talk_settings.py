@@ -17,9 +17,9 @@ from moshivis_ros.options import REFRESH, Options
 from moshivis_ros.sampling import Sampling
 from moshivis_ros.vision.refresh_policy import Settings
 
-# Read at every use, or handed to the engine when they change; all others need a configure.
+USED = {"mute", "voice_command"}  # read at every use
 TUNED = {"seed", "image_size"} | {f.name for f in fields(Sampling)} | {f"{REFRESH}{f.name}" for f in fields(Settings)}
-LIVE = {"mute", "voice_command"} | TUNED
+LIVE = USED | TUNED  # all others need a configure
 
 
 def settings(given: dict[str, Any], simulated: bool) -> EngineSettings:
@@ -37,12 +37,13 @@ def settings(given: dict[str, Any], simulated: bool) -> EngineSettings:
 class LiveParameters:
     """Refuses what cannot change now, and says why; tells `changed` (names) when the rest has changed.
 
-    `image_sizes`: least and largest that the engine takes; None: there is no engine, and everything may change.
+    `loading`: the engine is, with the values that were; `image_sizes`: least and largest that it takes; None: there is no
+    engine, and everything may change.
     """
 
-    def __init__(self, node: Node, changed: Callable[[set[str]], None]) -> None:
+    def __init__(self, node: Node, changed: Callable[[set[str]], None], loading: Callable[[], bool]) -> None:
         self.image_sizes: tuple[int, int] | None = None
-        self._node, self._changed = node, changed
+        self._node, self._changed, self._loading = node, changed, loading
         node.add_on_set_parameters_callback(self._check)
 
     def _check(self, parameters: Iterable[Any]) -> SetParametersResult:
@@ -56,10 +57,15 @@ class LiveParameters:
         return SetParametersResult(successful=True)
 
     def _refusal(self, new: dict[str, Any]) -> str:
-        if self.image_sizes is None or not new:
+        loading = self._loading()
+        if not new or not (loading or self.image_sizes):
             return ""
         if late := sorted(set(new) - LIVE):
             return f"{', '.join(late)}: read when the node is configured; clean it up first (ros2 lifecycle set)"
+        if early := sorted(set(new) - USED if loading else ()):
+            return f"{', '.join(early)}: the model is being loaded; wait until it is, or end that with ~/cancel_loading"
+        if self.image_sizes is None:
+            return ""
         least, largest = self.image_sizes
         if new.get("image_size") and not least <= new["image_size"] <= largest:
             return (

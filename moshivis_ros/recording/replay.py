@@ -41,7 +41,7 @@ EXAMPLES = """\
 examples:
   moshivis replay recording_2026-05-01_10-00-00 --set refresh_policy=on_change
   moshivis replay recording_2026-05-01_10-00-00 --set refresh_hold=1 --set seed=3 --json replayed.json
-  moshivis replay recording_2026-05-01_10-00-00 --set model=my-checkpoint --device cuda
+  moshivis replay recording_2026-05-01_10-00-00 --set model=my-checkpoint --set device=cuda
 """
 
 
@@ -59,7 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("bag", type=Path, help="the folder that was recorded, or an .mcap file")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="another value of a parameter")
-    parser.add_argument("--device", type=arguments.device, default="auto", help="cuda, cpu, ... (default: the GPU where there is one)")
     parser.add_argument("--json", type=arguments.file, metavar="FILE", help="also what was said and looked at, both times")
 
 
@@ -68,9 +67,9 @@ def run(args: argparse.Namespace) -> int:
     recorded = load(bag)
     if not recorded.has_sound:
         raise RecordingError(f"{bag}: the robot is not heard in it (audio_out), so there is no time to replay it in")
-    settings = with_changes(recorded.parameters, args.set)
+    model, options = with_changes(recorded.parameters, args.set)
     output = OutputFile(args.json) if args.json else None
-    with closing(_load(settings, args.device)) as conversation:
+    with closing(_load(model, options)) as conversation:
         transcript = replay(bag, recorded, conversation)
     changed = ", ".join(args.set) or "nothing changed"
     show(Console(highlight=False), recorded, transcript, changed)
@@ -81,16 +80,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def with_changes(parameters: dict[str, Any], changes: list[str]) -> dict[str, Any]:
-    """The parameters of a recorded talk node that matter here, with changes such as "refresh_hold=1". Raises ConfigError."""
-    known = ["model", *(option.name for option in OPTIONS if option.name != "device")]
-    settings = {name: value for name, value in parameters.items() if name in known}
+def with_changes(parameters: dict[str, Any], changes: list[str]) -> tuple[str, Options]:
+    """The model and options of a recorded talk node, with changes such as "refresh_hold=1". Raises ConfigError."""
+    known = {"model": "builtin", **{option.name: option.default for option in OPTIONS}}
+    # The device is that of this machine, not of the recorded one.
+    settings = known | {name: value for name, value in parameters.items() if name in known and name != "device"}
     for change in changes:
         name, equals, value = change.partition("=")
         if name not in known or not equals:
             raise ConfigError(f"--set {change}: give NAME=VALUE, with a name out of {', '.join(known)}")
         settings[name] = yaml.safe_load(value) if value else ""
-    return settings
+    return str(settings.pop("model")), Options.of(settings)
 
 
 def replay(bag: Path, recorded: Recorded, conversation: Conversation) -> Transcript:
@@ -147,10 +147,8 @@ def _pictures(recorded: Recorded) -> Iterator[tuple[float, Picture]]:
         yield max(0.0, recorded.time_of(stamp)), decode_compressed(recorded.pictures[stamp])
 
 
-def _load(settings: dict[str, Any], device: str) -> Conversation:
-    from moshivis_ros.conversation import (
-        Conversation,  # here, so that a wrong name is told before torch has loaded
-    )
+def _load(model: str, options: Options) -> Conversation:
+    # Here, so that a wrong name is told before torch has taken its seconds to load.
+    from moshivis_ros.conversation import Conversation
 
-    values = {option.name: option.default for option in OPTIONS} | settings | {"device": device}
-    return Conversation.load(values.pop("model", "builtin"), Options.of(values))
+    return Conversation.load(model, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,10 @@ from action_msgs.msg import GoalStatus
 from moshivis_ros.action import Ask, Say
 from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
 from rclpy.action import ActionClient
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from robot import Robot
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
 SUCCEEDED, CANCELED, ABORTED = (
@@ -52,6 +56,8 @@ class Goal:
         """The status, the result."""
         self.robot.until(self.over.done)
         return self.over.result().status, self.over.result().result
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 @pytest.fixture(scope="module")
@@ -149,16 +155,19 @@ def test_ask(robot: Robot, ask: Client) -> None:
 
 
 def test_sleep(robot: Robot, say: Client) -> None:
+    asleep = robot.collect(Bool, "talk/asleep", LATCHED)
     heard, told = robot.received["audio_out"], robot.received["transcript"]
     goal = say.send(text=LONG, interrupt=Say.Goal.CUT)
     robot.until(lambda: any(told.words > 2 for told in goal.feedback))
     assert robot.call(SetBool, "talk/sleep", data=True).success
     assert goal.end()[1].reason == "the node fell asleep"
     robot.until(lambda: heard[-1].flush and told[-1].final)  # the last there is
+    robot.until(lambda: [message.data for message in asleep][-1:] == [True])
     number, spoken = len(heard), len(told)
     assert say.send(text=GREETING).end()[1].reason == "the node is asleep"
     assert len(heard) == number and len(told) == spoken
     assert robot.call(SetBool, "talk/sleep", data=False).success
+    robot.until(lambda: not asleep[-1].data)
     assert say.send(text=GREETING).end()[0] == SUCCEEDED
     assert heard[number].index == heard[number - 1].index + 1
 
@@ -168,12 +177,19 @@ def test_parameters_change_while_it_talks(robot: Robot) -> None:
     assert not robot.set_parameter("mute", True)
     robot.until(lambda: len(heard) and not any(any(message.data) for message in heard[-12:]))
     assert robot.call(SetBool, "talk/mute", data=False).success
-    for name, value in (
-        ("audio_temperature", 0.0),
-        ("refresh_interval", 1.0),
-        ("seed", 3),
-        ("image_size", 56),
-    ):
+    assert not robot.set_parameter("refresh_policy", "interval")
+    pixels = np.full((48, 64, 3), (200, 30, 20), np.uint8)
+    pixels[10:20, 10:30] = 255 - pixels[10:20, 10:30]
+    seen, camera = robot.received["image_cache"], robot.publisher(Image, "image")
+    picture = Image(height=48, width=64, step=192, encoding="rgb8", data=array("B", pixels.tobytes()))
+
+    def looked() -> bool:
+        picture.header.stamp = robot.node.get_clock().now().to_msg()
+        camera.publish(picture)
+        return any(status.has_image for status in seen)
+
+    robot.until(looked)  # until now it looked at no picture by itself
+    for name, value in (("audio_temperature", 0.0), ("seed", 3), ("image_size", 56)):
         assert not robot.set_parameter(name, value)
     assert "from 14 (one patch) to 112" in robot.set_parameter("image_size", 113)
     assert "cut_hold" in robot.set_parameter("refresh_hold", 0.5)

@@ -1,0 +1,5 @@
+#!/bin/bash
+# Runs a command with ROS and this package sourced.
+set -e
+source /ws/install/setup.bash
+exec "$@"
