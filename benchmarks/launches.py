@@ -18,11 +18,11 @@ import torch
 from fake_cuda import Launch, Launches, fake_cuda
 from torch import nn
 
+from moshivis_ros.bench.command import build_codec
 from moshivis_ros.bench.random_model import random_model
 from moshivis_ros.bench.sizes import SIZES
-from moshivis_ros.model.cost import bytes_per_step
-from moshivis_ros.bench.command import build_codec
 from moshivis_ros.model.codec import FRAME_SIZE
+from moshivis_ros.model.cost import bytes_per_step
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
 from moshivis_ros.model.sampling import sample

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from moshivis_ros.model.compact import compact
 from moshivis_ros.model.kernels import attention, form, products, state, tokens
-from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
 from moshivis_ros.model.layers import RMSNorm, TokenEmbedding, rotary, rotary_frequencies
+from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
 from moshivis_ros.model.quantize import StoredWeight, _by_rows, _int4, _int8
 from moshivis_ros.model.sampling import MAX_TOP_K, sample
 
