@@ -12,6 +12,9 @@ from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model import device, fit
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.fit import Machine, choose, decide, expect
+from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.quantize import Quantizer
+from moshivis_ros.model.weights import unfilled
 
 RELEASED = ModelConfig.preset("moshika-vis")
 MIMI = 317_200_000
@@ -74,6 +77,15 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(on_a_desktop: list[fit
         CheckpointError, match=r"int4 with an int8 window .* needs 6.8 GB on cuda, but 5.0 are free"
     ):
         decide(on_a_desktop, 5_000_000_000, "cuda")
+
+
+def test_what_is_chosen_is_not_refused_when_it_is_loaded(on_a_desktop: list[fit.Form]) -> None:
+    """Loading does not know the form of each layer before it is filled, and estimates."""
+    with unfilled():
+        model = MoshiVis(RELEASED).bfloat16()
+    plain, int8, int4 = (form.size for form in on_a_desktop if form.kv_cache is None)
+    for name, size in (("int8", int8), ("int4", int4)):
+        assert abs(plain - Quantizer(model, name).saved_bytes(torch.bfloat16) - size) < 20e6
 
 
 def test_without_triton_smaller_weights_are_no_faster() -> None:

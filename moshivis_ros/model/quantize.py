@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from moshivis_ros.errors import ConfigError
+from moshivis_ros.model.compact import GROUPS as COMPACT_GROUPS
 from moshivis_ros.model.compact import candidates, compact
 from moshivis_ros.model.kernels.form import INTERPRETED, Rows
 from moshivis_ros.model.kernels.products import linear
@@ -159,13 +160,13 @@ class Quantizer:
 
     def saved_bytes(self, dtype: torch.dtype) -> int:
         """About how much smaller than in ``dtype`` the layers will be."""
-        sizes = {"int8": 1, "int4": 0.55}
+        sizes = {"int8": 1.001, "int4": 0.5 + 2 * dtype.itemsize / GROUPS[0]}
         steps: dict[str, int] = dict.fromkeys(sizes, 0)
         for layer, form in self.layers.items():
             steps[form] += layer.weight.numel()
         others = sum(weight.numel() for layer in self.others for weight in layer.parameters())
         saved = sum(weights * (dtype.itemsize - sizes[form]) for form, weights in steps.items())
-        return int(saved + others * (dtype.itemsize - 1.1))
+        return int(saved + others * (dtype.itemsize - 1 - dtype.itemsize / COMPACT_GROUPS[0]))
 
     def _stored(self, layer: nn.Module) -> nn.Module | None:
         if layer in self.others:
