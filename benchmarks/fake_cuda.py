@@ -76,6 +76,9 @@ class Launches(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         name = str(func).rsplit(".", 1)[0]
         assert name != "aten._local_scalar_dense", "the host waits for the value of a tensor"
+        if name in ("aten._to_copy", "aten.copy_"):  # no recording may hold such a thing
+            copied = {t.device.type for t in tree_leaves((args, out)) if isinstance(t, Tensor)}
+            assert len(copied) == 1, "a copy between host and device"
         if not (self._paused or name.startswith("prim") or func.is_view or name in NO_LAUNCH):
             self._add(name, (args, kwargs, out))
         return out

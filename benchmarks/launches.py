@@ -42,7 +42,9 @@ def packed(model: MoshiVis, bits: int, group: int, offsets: bool) -> None:
             rows, columns = layer.weight.shape
             type_ = torch.uint8 if offsets else torch.int8
             levels = torch.empty(rows, columns * bits // 8, dtype=type_, device="cuda")
-            scales = torch.empty(rows, columns // group, dtype=torch.bfloat16 if offsets else torch.float16, device="cuda")
+            scales = torch.empty(
+                rows, columns // group, dtype=torch.bfloat16 if offsets else torch.float16, device="cuda"
+            )
             matrix = Packed(levels, scales, torch.empty_like(scales) if offsets else None)
             new = PackedEmbedding if isinstance(layer, nn.Embedding) else PackedLinear
             setattr(parent, attribute, new(matrix, columns))
@@ -51,7 +53,7 @@ def packed(model: MoshiVis, bits: int, group: int, offsets: bool) -> None:
 def mimi(size: str) -> dict[str, list[Launch]]:
     """What Mimi launches for a frame, in each direction, when it has begun."""
     with fake_cuda():
-        with mock.patch.object(nn.Module, "to", lambda module, *_: module):  # it is made there
+        with mock.patch.object(nn.Module, "to", lambda module, *_, **__: module):  # it is made there
             codec = build_codec(SIZES[size], torch.device("cuda"))
         sound = torch.zeros(1, 1, FRAME_SIZE, device="cuda")
         codes = torch.zeros(1, SIZES[size].dep_q, dtype=torch.int64, device="cuda")

@@ -25,7 +25,13 @@ from moshivis_ros.model.checkpoint import load_model, save_model
 from moshivis_ros.model.onnx_encoder import OnnxImageEncoder, path_in
 
 CONFIG = dataclasses.replace(
-    SIZES["full"], num_layers=1, depformer_num_layers=1, text_card=64, audio_card=64, depformer_dim=64, depformer_num_heads=1
+    SIZES["full"],
+    num_layers=1,
+    depformer_num_layers=1,
+    text_card=64,
+    audio_card=64,
+    depformer_dim=64,
+    depformer_num_heads=1,
 )
 # The most memory that a process had, in kB, is in a file of the system.
 EXPORT = """
@@ -43,9 +49,13 @@ def relative(found: list[torch.Tensor], expected: list[torch.Tensor]) -> float:
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--image-size", type=int, default=448)
-    parser.add_argument("--folder", type=Path, help="where 6 GB can be written (default: with other temporary files)")
+    parser.add_argument(
+        "--folder", type=Path, help="where 6 GB can be written (default: with other temporary files)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = Path(folder)
@@ -55,13 +65,21 @@ def main() -> None:
         for name in ("float32", "bfloat16", "float16"):
             dtype = getattr(torch, name)
             command = ["export-image-encoder", folder, "--image-size", str(args.image_size), "--dtype", name]
-            done = subprocess.run([sys.executable, "-c", EXPORT, *command], check=True, stdout=subprocess.PIPE, text=True)
+            done = subprocess.run(
+                [sys.executable, "-c", EXPORT, *command], check=True, stdout=subprocess.PIPE, text=True
+            )
             peak = int(done.stdout.split()[-2]) / 1e6
             model = load_model(path, "cpu", dtype)
             encoder = OnnxImageEncoder(path, model, args.image_size)
             errors = relative(list(encoder(pixels)), exact), relative(list(model.image_kv(pixels)), exact)
-            print(f"{name}: {path_in(path, args.image_size, dtype).name}, exported with {peak:.2f} GB at most; ", end="")
-            print(f"ONNX from torch {encoder.error:.1e}; from float32: ONNX {errors[0]:.1e}, torch {errors[1]:.1e}", flush=True)
+            print(
+                f"{name}: {path_in(path, args.image_size, dtype).name}, exported with {peak:.2f} GB at most; ",
+                end="",
+            )
+            print(
+                f"ONNX from torch {encoder.error:.1e}; from float32: ONNX {errors[0]:.1e}, torch {errors[1]:.1e}",
+                flush=True,
+            )
             del encoder, model
 
 

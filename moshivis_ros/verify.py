@@ -125,7 +125,9 @@ class _Checks:
         if name not in self.golden:
             raise CheckpointError(f"golden.npz has no array {name!r}")
         self.seen.add(name)
-        return self.golden[name][: self.steps if "/" in name else None]  # those of a run have a row for each step
+        return self.golden[name][
+            : self.steps if "/" in name else None
+        ]  # those of a run have a row for each step
 
     def equal(self, name: str, found: NDArray[Any], allowed: int = 0) -> None:
         """Integers: equal, or at most ``allowed`` apart."""

@@ -112,7 +112,13 @@ def check_groups(rows: int, columns: int, dtype: torch.dtype) -> None:
     x = torch.randn(1, columns, dtype=dtype)
     norm = normed(columns, dtype, "real_rms_norm_f32")
     for bits, group in ((4, 32), (4, columns // 3), (8, 32)):
-        close(products.project, x, norm, PackedLinear(mlx(rows, columns, bits, group), columns), name=f"MLX {bits} {group}")
+        close(
+            products.project,
+            x,
+            norm,
+            PackedLinear(mlx(rows, columns, bits, group), columns),
+            name=f"MLX {bits} {group}",
+        )
         table = PackedEmbedding(mlx(rows, columns, bits, group), columns)
         close(tokens.add_embedded, x, torch.tensor([rows - 1]), table, name=f"MLX {bits} {group} embedded")
     for offsets in (False, True):
@@ -188,7 +194,10 @@ def check_tokens(dim: int, cards: list[int], dtype: torch.dtype, batch: int) -> 
             found = tokens.embed(ids, tables, dtype)
         with torch.enable_grad():
             torch.testing.assert_close(
-                found, tokens.embed(ids, tables, dtype), atol=0.05 if dtype != torch.float32 else 1e-5, rtol=0.02
+                found,
+                tokens.embed(ids, tables, dtype),
+                atol=0.05 if dtype != torch.float32 else 1e-5,
+                rtol=0.02,
             )
         x, known = torch.randn(batch, dim, dtype=dtype), ids[:, 1].clamp(min=0)
         close(tokens.add_embedded, x, known, tables[1], name="embedded")

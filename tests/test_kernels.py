@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,22 +50,47 @@ def test_a_step_is_few_launches(benchmarks: None, weights: str | None, window: s
             assert abs(cost.launches(SIZES["full"]) - len(parts["whole"])) <= 15
 
 
-@pytest.mark.parametrize("architecture", [87, 120])
+def test_the_released_forms_are_as_few(benchmarks: None) -> None:
+    import torch
+    from launches import launches
+
+    parts, _ = launches("full", torch.bfloat16, "mlx-q4", None, True)
+    assert 400 < len(parts["whole"]) <= 700
+
+
+def test_mimi_can_be_recorded_whole(benchmarks: None) -> None:
+    """No value is brought to the host, and nothing is copied from there: each direction is one graph."""
+    from launches import mimi
+
+    found = mimi("full")
+    assert 100 < len(found["encode"]) < 700 and 100 < len(found["decode"]) < 700
+
+
+@pytest.mark.parametrize("architecture", [80, 86, 87, 89, 90, 100, 110, 120])
 def test_kernels_compile_without_spills(benchmarks: None, architecture: int) -> None:
-    """Those of int4 and its int8 window; weights and window are read 128 bits at a time."""
+    """Those of int4 and its int8 window, all of them for two architectures, the two that take most of the time for the
+    others; weights and window are read 128 bits at a time, and in their loops no thread waits for others.
+    """
     from kernels import compiled, kernels
 
     found = kernels("int4", "int8")
-    names = {launch.name for launch in found.values()}
-    assert {"_product", "_window", "_image", "_combine", "_codebooks", "_embed", "_sample"} <= names
+    if architecture not in (87, 120):
+        largest = {launch.name: launch for launch in sorted(found.values(), key=lambda launch: launch.bytes)}
+        found = {name: largest[name] for name in ("_product", "_window")}
+    else:
+        _has_all(found)
     for launch in found.values():
         made = compiled(launch, architecture)
         assert made.spills == 0, launch.name
         assert made.shared <= 48 * 1024, launch.name  # what every card gives a block
         if launch.name in ("_product", "_window", "_image"):
             assert made.widest == 128, launch.name
-        if launch.name == "_product":
-            assert made.barriers == 0
+            assert made.barriers == 0, launch.name
+
+
+def _has_all(found: dict[str, Any]) -> None:
+    names = {launch.name for launch in found.values()}
+    assert {"_product", "_window", "_image", "_combine", "_codebooks", "_embed", "_sample"} <= names
 
 
 @pytest.mark.parametrize("weights, window, most", [(None, None, 1.8), ("int4", "int8", 14)])

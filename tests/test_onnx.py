@@ -65,7 +65,10 @@ def test_of_a_model_of_8_bits(folder: Path, tmp_path: Path) -> None:
     onnx_encoder.export(small, None, torch.float32)
     model = load_model(small, "cpu", torch.float32)
     assert onnx_in_place_of(model, small, 56).error < 1e-5
-    of_pictures = (*model.image_prefix.buffers(), *model.llm.transformer.shared_cross_attention.kv_proj.buffers())
+    of_pictures = (
+        *model.image_prefix.buffers(),
+        *model.llm.transformer.shared_cross_attention.kv_proj.buffers(),
+    )
     assert of_pictures and all(tensor.is_meta for tensor in of_pictures)
 
 
@@ -142,7 +145,9 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(torch, "empty", here)
     monkeypatch.setattr(
-        torch.Tensor, "to", lambda x, *where, **more: to(x, *("cpu" if isinstance(w, Gpu) else w for w in where), **more)
+        torch.Tensor,
+        "to",
+        lambda x, *where, **more: to(x, *("cpu" if isinstance(w, Gpu) else w for w in where), **more),
     )
     return Gpu()
 
@@ -151,7 +156,9 @@ def model_on(gpu: Any, model: Any) -> Any:
     """The model as the encoder sees it, on that GPU."""
     weight = SimpleNamespace(device=gpu, dtype=torch.bfloat16)
     llm = SimpleNamespace(out_norm=SimpleNamespace(alpha=weight), transformer=model.llm.transformer)
-    return SimpleNamespace(llm=llm, config=model.config, image_kv=model.image_kv, image_prefix=model.image_prefix)
+    return SimpleNamespace(
+        llm=llm, config=model.config, image_kv=model.image_kv, image_prefix=model.image_prefix
+    )
 
 
 def test_on_a_gpu(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +181,9 @@ def test_on_a_gpu(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert k.shape == shape and k.dtype == torch.bfloat16
 
 
-def test_a_runtime_that_cannot_use_the_gpu_is_refused(folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_that_cannot_use_the_gpu_is_refused(
+    folder: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And not taken for a slow one: a picture would take seconds, and nobody would know why."""
     onnx_encoder.export(folder, None, torch.bfloat16)
     model = model_on(gpu, load_model(folder, "cpu", torch.bfloat16))

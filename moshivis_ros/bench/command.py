@@ -24,7 +24,7 @@ from moshivis_ros.errors import MissingDependencyError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec, build_mimi
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.device import find_device
+from moshivis_ros.model.device import STEP, computing, find_device
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.quantize import FORMS, quantize
 
@@ -79,7 +79,11 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.reference and args.quantize:
         quantize(model, args.quantize)
-    bench = Bench(model, codec, args.frames, args.compile, args.kv_cache)
+    with computing(device, STEP):  # as a conversation does
+        bench = Bench(model, codec, args.frames, args.compile, args.kv_cache)
+        figures = bench.measure()
+        if reference is not None:
+            figures["reference"] = bench.compare(reference)
     result = {
         "date": date.today().isoformat(),
         "device": _device_name(device),
@@ -91,10 +95,8 @@ def run(args: argparse.Namespace) -> int:
         "quantize": args.quantize or model.config.quantize,
         "kv_cache": args.kv_cache,
         "threads": args.threads,
-        **bench.measure(),
+        **figures,
     }
-    if reference is not None:
-        result["reference"] = bench.compare(reference)
     print(_report(result))
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

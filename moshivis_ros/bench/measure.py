@@ -248,7 +248,7 @@ class _Deaf:
     def decode(self, codes: Tensor) -> Tensor:
         return self._pcm
 
-    def record(self) -> None:
+    def record(self, pool: Any) -> None:
         pass
 
     def reset(self) -> None:

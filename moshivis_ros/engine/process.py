@@ -123,7 +123,9 @@ class EngineProcess:
         self._served = Served(conversation, self._send)
         sizes = config.siglip.patch_size, conversation.image_size
         about = config.about
-        self._send(Loaded(seconds, device, not config.trained, quantized, choice.reason, about, priority, sizes))
+        self._send(
+            Loaded(seconds, device, not config.trained, quantized, choice.reason, about, priority, sizes)
+        )
         return conversation
 
     def _talk(self, run: int) -> None:

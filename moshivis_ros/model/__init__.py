@@ -11,7 +11,10 @@ except ImportError as error:
         "torch is not installed: `pip install torch` (on a Jetson take NVIDIA's wheel for your JetPack)"
     ) from error
 
-OLDEST = (2, 5)  # with CUDA graphs that take a generator of their own, RMS norm and device-wide memory figures
+OLDEST = (
+    2,
+    5,
+)  # with CUDA graphs that take a generator of their own, RMS norm and device-wide memory figures
 if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
     raise MissingDependencyError(
         f"torch {torch.__version__} is too old: `pip install --upgrade 'torch>=2.5'` (on a Jetson take NVIDIA's wheel of "

@@ -38,7 +38,9 @@ def memory(
     return parts | beside_weights(model.config, type_, kv_cache, mimi if codec is None else codec.size)
 
 
-def beside_weights(config: ModelConfig, dtype: torch.dtype, kv_cache: str | None, mimi: int) -> dict[str, int]:
+def beside_weights(
+    config: ModelConfig, dtype: torch.dtype, kv_cache: str | None, mimi: int
+) -> dict[str, int]:
     """Bytes that a conversation takes for itself, and ``mimi``."""
     return {
         "attention window": window_bytes(config, dtype, kv_cache),

@@ -61,7 +61,10 @@ def _file_cache() -> int:
     return int(found[1]) if found else 0
 
 
-STEP, BESIDE = -1, 0  # priorities of streams: of a frame with all its parts, of a picture that is encoded meanwhile
+STEP, BESIDE = (
+    -1,
+    0,
+)  # priorities of streams: of a frame with all its parts, of a picture that is encoded meanwhile
 
 
 @contextmanager

@@ -46,7 +46,9 @@ def store_as_one(module: nn.Module, name: str, parts: dict[str, int]) -> None:
             weights = [state.pop(prefix + part) for part in parts]
             rows, first = sum(parts.values()), weights[0]
             # To join what has no memory torch would load its compiler, which takes a second.
-            state[prefix + name] = first.new_empty(rows, *first.shape[1:]) if first.is_meta else torch.cat(weights)
+            state[prefix + name] = (
+                first.new_empty(rows, *first.shape[1:]) if first.is_meta else torch.cat(weights)
+            )
 
     def split(state: dict[str, Tensor], prefix: str, *_: Any) -> None:
         if prefix + name in state:

@@ -33,7 +33,9 @@ TRACED = 2  # patches along a side of the picture that the graph is made from: i
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Writes the image encoder of a checkpoint as an ONNX file, beside the weights."
     parser.add_argument("model", help="checkpoint folder or Hugging Face repo id")
-    parser.add_argument("--image-size", type=arguments.whole(1, 2048), help="pixels of the square (default: the checkpoint's)")
+    parser.add_argument(
+        "--image-size", type=arguments.whole(1, 2048), help="pixels of the square (default: the checkpoint's)"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
@@ -64,7 +66,9 @@ def export(checkpoint: Path, image_size: int | None, dtype: torch.dtype) -> Path
     except ImportError as error:
         raise MissingDependencyError("the export needs the onnx library: pip install onnx") from error
     type_ = torch.from_numpy(np.zeros(0, FILE_TYPES[dtype])).dtype
-    model = load_model(checkpoint, "cpu", type_, wanted=lambda name: "image_prefix." in name or ".mha." in name)
+    model = load_model(
+        checkpoint, "cpu", type_, wanted=lambda name: "image_prefix." in name or ".mha." in name
+    )
     size = image_size or model.config.image_size
     encoder = _ImageKV(model, type_)
     patches = size // model.config.siglip.patch_size
@@ -87,7 +91,9 @@ def export(checkpoint: Path, image_size: int | None, dtype: torch.dtype) -> Path
         for value in inputs:
             network.graph.input.remove(value)
             tensor = network.graph.initializer.add(
-                name=value.name, data_type=value.type.tensor_type.elem_type, data_location=onnx.TensorProto.EXTERNAL
+                name=value.name,
+                data_type=value.type.tensor_type.elem_type,
+                data_location=onnx.TensorProto.EXTERNAL,
             )
             weight = weights[value.name].contiguous()
             tensor.dims.extend(weight.shape)
@@ -203,7 +209,9 @@ def _graph(encoder: nn.Module, pixels: int) -> bytes:
     """The network without its weights, which are inputs, for pictures of any size."""
     graph = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of tracing and of the exporter's age: the check at load is the proof
+        warnings.simplefilter(
+            "ignore"
+        )  # of tracing and of the exporter's age: the check at load is the proof
         torch.onnx.export(
             encoder.eval(),
             (torch.zeros(1, 3, pixels, pixels),),

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moshivis_ros.model.kernels.form import Rows
+from moshivis_ros.model.kernels.form import Rows, fused
+from moshivis_ros.model.kernels.products import linear
 
 BLOCK = 1 << 22  # weights that are unpacked at a time: what is needed beside them stays small
 
@@ -87,6 +88,8 @@ class PackedLinear(_Holder):
         return rows if self.bias is None and rows is not None and rows.group % 32 == 0 else None
 
     def forward(self, x: Tensor) -> Tensor:  # [..., columns] -> [..., rows]
+        if x.dim() == 2 and fused(x, self):
+            return linear(x, self)
         # One vector is multiplied in float32, which costs nothing where the weights have to be read; of the many vectors
         # of a picture the product counts, in the model's type, as with any other weights.
         type_ = torch.float32 if x.numel() <= 16 * self.columns else x.dtype

@@ -53,7 +53,9 @@ class StoredWeight(nn.Module):
             return Int4Linear(values, scales)
         group = 2 * values.shape[1] // scales.shape[1]
         step, middle = (part.contiguous() for part in scales.unbind(-1))
-        return RowsLinear(Rows(_packed(values, lambda part: _by_halves(part, group)), step, middle, group, zero=8))
+        return RowsLinear(
+            Rows(_packed(values, lambda part: _by_halves(part, group)), step, middle, group, zero=8)
+        )
 
 
 class RowsLinear(nn.Module):
@@ -204,9 +206,12 @@ def _empty(layer: nn.Module) -> bool:
 
 
 def _by_rows(weight: Tensor, rounded: Callable[[Tensor], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    row = torch.ones(1, *weight.shape[1:], dtype=weight.dtype)  # for shapes and types: on "meta" this would take seconds
+    row = torch.ones(
+        1, *weight.shape[1:], dtype=weight.dtype
+    )  # for shapes and types: on "meta" this would take seconds
     values, scales = (
-        torch.empty(len(weight), *part.shape[1:], dtype=part.dtype, device=weight.device) for part in rounded(row)
+        torch.empty(len(weight), *part.shape[1:], dtype=part.dtype, device=weight.device)
+        for part in rounded(row)
     )
     if weight.is_meta:
         return values, scales

@@ -27,7 +27,9 @@ def record(
     that of another recording with the same memory ``pool`` (see new_pool): recordings never run at the same time, so that
     what they need only while they run may be the same memory.
     """
-    if INTERPRETED and not codes.is_cuda:  # a trace keeps torch's operations only, and Triton's run beside them
+    if (
+        INTERPRETED and not codes.is_cuda
+    ):  # a trace keeps torch's operations only, and Triton's run beside them
         return step
     with torch.no_grad():
         return _cuda_graph(step, codes, generator, pool) if codes.is_cuda else _trace(step, codes)

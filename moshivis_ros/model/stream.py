@@ -167,7 +167,9 @@ class Stream(nn.Module):
         kept = torch.where(frame <= self.delays[:, None], self.initial[:, None], tokens[0, :, : self.keep])
         tokens[0, :, : self.keep] = kept
         self.tokens.copy_(tokens)
-        mask = torch.full((self.keep, self.keep), -torch.inf, dtype=self.image_mask.dtype, device=tokens.device)
+        mask = torch.full(
+            (self.keep, self.keep), -torch.inf, dtype=self.image_mask.dtype, device=tokens.device
+        )
         at = Position(frame, frame, mask.triu(1), *rotary(frame[:, None, None, None, None], self.frequencies))
         window = Window(self.kv, self.kv_scales).first(self.keep)
         self.model.temporal_step(kept.T, window, at, self._image)

@@ -132,7 +132,9 @@ def _window(  # type: ignore[no-untyped-def]
     first = split * each * KEYS
     last = tl.minimum(first + each * KEYS, filled)
 
-    one = tl.arange(0, VECTORS)[None, :, None]  # [1, VECTORS, 1]: for each vector of a key, so that no thread asks another
+    one = tl.arange(0, VECTORS)[
+        None, :, None
+    ]  # [1, VECTORS, 1]: for each vector of a key, so that no thread asks another
     lane = one * VECTOR + tl.arange(0, VECTOR)[None, None, :]  # [1, VECTORS, VECTOR]
     inside = lane < WIDTH
     turn = tl.load(cos + lane, inside, 0.0)

@@ -194,7 +194,21 @@ def _product(  # type: ignore[no-untyped-def]
                     sums += tl.sum(high, 2)
                 high *= tl.load(alpha + column + GROUP // 2, inside, 0.0).to(tl.float32)
         total += _part(
-            weight, scale, offset, row, rows, start, place, inside, low, high, COLUMNS, BYTES, GROUP, ZERO, OFFSETS
+            weight,
+            scale,
+            offset,
+            row,
+            rows,
+            start,
+            place,
+            inside,
+            low,
+            high,
+            COLUMNS,
+            BYTES,
+            GROUP,
+            ZERO,
+            OFFSETS,
         )
         if END == "swiglu":
             second += _part(
