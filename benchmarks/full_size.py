@@ -1,6 +1,6 @@
 """The released layout at full size, with random weights, on this CPU: does it fit, does it talk, and how slowly?
 
-    moshivis init FOLDER --size full                  16.9 GB on disk, once
+    moshivis init FOLDER --size full                  17.0 GB on disk, once
     python benchmarks/full_size.py FOLDER [--seconds 1] [--threads 2] [--forms int4 int8]
 
 For each form of weights `moshivis chat --audio` runs in a process of its own with a question and a picture, in bfloat16.

@@ -70,7 +70,7 @@ def init(parser: Parser) -> Run:
         "weights. What it says is noise."
     )
     parser.add_argument("folder", help="made if it is not there")
-    parser.add_argument("--size", default="tiny", help="of the network: tiny, or full, which is 16.9 GB on disk (%(default)s)")
+    parser.add_argument("--size", default="tiny", help="of the network: tiny, or full, which is 17.0 GB on disk (%(default)s)")
     parser.add_argument(
         "--seed", type=arguments.seed, default=0, help="the same seed gives the same weights (%(default)s)"
     )

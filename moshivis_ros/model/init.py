@@ -49,7 +49,7 @@ SIZES = {  # configuration, and type of the weights as in such a file
 def init_checkpoint(folder: Path | str, size: str = "tiny", seed: int = 0, overwrite: bool = False) -> Path:
     """Write an untrained checkpoint to ``folder``, in the released layout, and return the folder.
 
-    ``size`` is tiny, or full: the released model's, 16.9 GB in bfloat16, made tensor by tensor. The same seed gives the
+    ``size`` is tiny, or full: the released model's, 17.0 GB in bfloat16, made tensor by tensor. The same seed gives the
     same files. Raises ConfigError for another size, and CheckpointError for a folder that is not empty, unless
     ``overwrite``, which replaces the checkpoint's own files and leaves others alone.
     """
