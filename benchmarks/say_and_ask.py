@@ -4,9 +4,10 @@
     python benchmarks/say_and_ask.py --questions 100 --sentences 200
 
 Questions are spoken by the voice command, in phrasings that training never had, about pictures that it never saw; once
-as they are, and once each after a sentence that the robot was told to say. Sentences are answers that nobody asked for,
-and others of the same words. What is understood is judged by Whisper (faster-whisper), which knows English, not our
-words; beside it stand its word error rates of the robot's own answers and of espeak-ng with the robot's voice.
+as they are, and once each after a sentence that the robot was told to say. Sentences are its own answers to them, that
+nobody asked for now, and others of the same words. What is understood is judged by Whisper (faster-whisper), which knows
+English, not our words; beside it stand its word error rates of the robot's own answers and of espeak-ng with the robot's
+voice.
 """
 
 from __future__ import annotations
@@ -90,16 +91,13 @@ def finish(conversation: Conversation, goal: Asking | Saying) -> Sound:
     return np.concatenate([*sound, *(conversation.step(SILENCE).pcm for _ in range(SOUND_AFTER))])
 
 
-def sentences(count: int, answers: bool) -> list[str]:
-    """``answers`` that nobody asked for, or other sentences."""
+def other_sentences(count: int) -> list[str]:
+    """Of the same words as its answers, but none of them."""
     rng = random.Random(7)
     found: dict[str, None] = {}
     while len(found) < count:
-        if answers:
-            found[dialogues.exchange(rng, dialogues.random_view(rng)).answer] = None
-        else:
-            kind, colour = rng.choice(dialogues.KINDS), rng.choice(dialogues.COLOURS)
-            found[rng.choice(OTHERS).format(kind=kind, colour=colour)] = None
+        kind, colour = rng.choice(dialogues.KINDS), rng.choice(dialogues.COLOURS)
+        found[rng.choice(OTHERS).format(kind=kind, colour=colour)] = None
     return list(found)
 
 
@@ -128,7 +126,8 @@ def main() -> None:
     asked = questions(random.Random(5), pictures, -(-args.questions // len(kinds)), kinds)[: args.questions]
 
     own: list[tuple[str, Sound]] = []
-    before = sentences(len(asked), answers=True)
+    rng = random.Random(7)
+    before = [dialogues.exchange(rng, dialogues.random_view(rng)).answer for _ in asked]
     for told in (False, True):
         right = 0
         for (exchange, picture), sentence in zip(asked, before):
@@ -144,10 +143,12 @@ def main() -> None:
         after = "after a sentence that it was told to say" if told else "as they are"
         print(f"ask: {right} of {len(asked)} questions answered right, {after}", flush=True)
 
+    own = own[:: max(1, len(own) // args.sentences)][: args.sentences]  # of all kinds
+    texts = [text for text, _ in own]
     said: dict[str, list[tuple[str, Sound]]] = {}
     begin: list[float] = []
-    for sort, answers in (("answers", True), ("others", False)):
-        for sentence in sentences(args.sentences, answers):
+    for sort, wanted in (("answers", texts), ("others", other_sentences(args.sentences))):
+        for sentence in wanted:
             conversation.reset()
             for _ in range(6):
                 conversation.step(SILENCE)
@@ -160,13 +161,14 @@ def main() -> None:
     print(
         f"say: audible after {np.median(begin):.2f} s, at most {max(begin):.2f} s (frames of {FRAME_SECONDS} s)"
     )
-    texts = [text for text, _ in said["answers"]]
-    print(f"say, answers nobody asked for: {whisper.error_rate(said['answers'])}", flush=True)
-    print(f"say, other sentences: {whisper.error_rate(said['others'])}", flush=True)
-    print(f"its own answers: {whisper.error_rate(own[: args.sentences * 2])}", flush=True)
-    print(
-        f"espeak-ng, the same answers: {whisper.error_rate([(text, ROBOT.say(text).pcm) for text in texts])}"
-    )
+    espeak = [(text, ROBOT.say(text).pcm) for text in texts]
+    for name, spoken in (
+        ("its own answers to questions", own),
+        ("say, the same answers, that nobody asked for", said["answers"]),
+        ("say, other sentences", said["others"]),
+        ("espeak-ng, the same answers", espeak),
+    ):
+        print(f"{name}: {whisper.error_rate(spoken)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,13 @@ def question(folder: Path, seconds: float = 6.0) -> Path:
             )  # fmt: skip
     for final, begin, end, words in ((False, 3.2, 3.28, " It is"), (False, 3.36, 3.44, " <red>."), (True, 3.2, 3.44, "It is <red>.")):
         said = {"utterance": 0, "text": words, "final": final, "gate": 0.9, "start": begin, "end": end}
+        said |= {"speaker": "robot", "confidence": 1.0}
         at = START + round(begin * 1e9)
         recording.write("transcript", "moshivis_ros/msg/Transcript", START + 10**10, at, **said)
+    for words, final in (("what color", False), ("what colour is the ball", True)):
+        said = {"utterance": 0, "text": words, "final": final, "gate": 0.0, "start": 100.8, "end": 102.3}  # of another clock
+        said |= {"speaker": "user", "confidence": 0.5}
+        stamp = START + 2_300_000_000
+        recording.write("user_transcript", "moshivis_ros/msg/Transcript", START + 10**10, stamp, **said)
     recording.bag.close()
     return folder

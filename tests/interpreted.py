@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from moshivis_ros.model.compact import compact
 from moshivis_ros.model.kernels import attention, form, products, state, tokens
+from moshivis_ros.model.packed import Packed, PackedEmbedding, PackedLinear
 from moshivis_ros.model.layers import RMSNorm, TokenEmbedding, rotary, rotary_frequencies
 from moshivis_ros.model.quantize import StoredWeight, _by_rows, _int4, _int8
 from moshivis_ros.model.sampling import MAX_TOP_K, sample
@@ -85,6 +86,13 @@ def check_pairs(dim: int, hidden: int, dtype: torch.dtype, kind: str, batch: int
     close(products.add_gated, x, 5 * y, *layers, name=f"gated {name}")
 
 
+def mlx(rows: int, columns: int, bits: int, group: int) -> Packed:
+    """Levels 0..15 or 0..255 with scale and offset, as MLX has them."""
+    levels = torch.randint(0, 256, (rows, columns * bits // 8), dtype=torch.uint8)
+    scales = (torch.rand(rows, columns // group) + 0.1).bfloat16() / 2**bits
+    return Packed(levels, scales, -scales * 2 ** (bits - 1))
+
+
 def check_groups(rows: int, columns: int, dtype: torch.dtype) -> None:
     """int8 in blocks of 32 (as GGUF's q8_0), and with offsets (as MLX's): forms that a layer may bring with it."""
 
@@ -96,15 +104,33 @@ def check_groups(rows: int, columns: int, dtype: torch.dtype) -> None:
             self.rows = form.Rows(values, scales, scales * 3 if offsets else None, 32)
 
         def forward(self, x: Tensor) -> Tensor:
-            values, scales, offsets, group = self.rows
+            values, scales, offsets, group, _ = self.rows
             weight = values.float().unflatten(1, (-1, group)) * scales.float()[..., None]
             weight = weight if offsets is None else weight + offsets.float()[..., None]
             return (x.float() @ weight.flatten(1).T).to(x.dtype)
 
     x = torch.randn(1, columns, dtype=dtype)
     norm = normed(columns, dtype, "real_rms_norm_f32")
+    for bits, group in ((4, 32), (4, columns // 3), (8, 32)):
+        close(products.project, x, norm, PackedLinear(mlx(rows, columns, bits, group), columns), name=f"MLX {bits} {group}")
+        table = PackedEmbedding(mlx(rows, columns, bits, group), columns)
+        close(tokens.add_embedded, x, torch.tensor([rows - 1]), table, name=f"MLX {bits} {group} embedded")
     for offsets in (False, True):
         close(products.project, x, norm, Blocks(offsets), name=f"blocks {rows} {columns} {offsets}")
+
+
+def check_many_vectors(rows: int, columns: int, dtype: torch.dtype) -> None:
+    """Torch multiplies them, with weights that Triton unpacked, here in blocks of three rows."""
+    whole = products.BLOCK
+    products.BLOCK = 3 * columns
+    x = torch.randn(form.MOST + 1, columns, dtype=dtype)
+    for kind in ("int8", "int4"):
+        close(linear(rows, columns, dtype, kind), x, name=f"many {rows} {columns} {kind}")
+    values, scales = torch.randint(-127, 128, (rows, columns), dtype=torch.int8), torch.rand(rows, columns // 32)
+    packed = form.Rows(values, scales, scales * 3, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(products._unpacked(packed, torch.float32), form.dense(packed, torch.float32))
+    products.BLOCK = whole
 
 
 def check_attention(
@@ -198,6 +224,7 @@ def odd() -> None:
         check_products(72, 5, dtype, "plain", batch=1)
         check_pairs(7, 5, dtype, "plain", batch=2)
         check_groups(5, 1056, dtype)
+        check_many_vectors(16, 1056, dtype)
         for int8 in (False, True):
             check_attention(2, 10, 12, dtype, int8, batch=2)
         check_codebooks(3, 10, 8, dtype, 2)

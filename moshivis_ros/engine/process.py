@@ -266,7 +266,7 @@ class EngineProcess:
 
 
 def _set_realtime_priority(wanted: int) -> int:
-    """Schedule this thread, and what it starts, before all programs without such a priority.
+    """Schedule this thread, and not what it starts (the image encoder), before all programs without such a priority.
 
     Returns what the system allowed. Niceness would not do: with it, other programs still interrupt a step that is
     running.
@@ -274,7 +274,7 @@ def _set_realtime_priority(wanted: int) -> int:
     thread = threading.get_native_id()
     if wanted:
         try:
-            os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(wanted))
+            os.sched_setscheduler(thread, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(wanted))
         except PermissionError:  # for root, or with a limit for rtprio in limits.conf
             pass
     return os.sched_getparam(thread).sched_priority

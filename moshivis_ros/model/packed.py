@@ -67,9 +67,8 @@ class _Holder(nn.Module):
 
     @property
     def rows(self) -> Rows | None:
-        """For Triton, which reads whole levels without offsets."""
-        readable = self.levels.dtype == torch.int8 and self.offsets is None
-        return Rows(self.levels, self.scales, group=self.columns // self.scales.shape[1]) if readable else None
+        """For Triton."""
+        return Rows(self.levels, self.scales, self.offsets, self.columns // self.scales.shape[1])
 
 
 class PackedLinear(_Holder):

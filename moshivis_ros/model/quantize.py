@@ -52,7 +52,7 @@ class StoredWeight(nn.Module):
             return Int4Linear(values, scales)
         group = 2 * values.shape[1] // scales.shape[1]
         step, middle = (part.contiguous() for part in scales.unbind(-1))
-        return RowsLinear(Rows(_packed(values, lambda part: _by_halves(part, group)), step, middle, group))
+        return RowsLinear(Rows(_packed(values, lambda part: _by_halves(part, group)), step, middle, group, zero=8))
 
 
 class RowsLinear(nn.Module):
@@ -67,11 +67,11 @@ class RowsLinear(nn.Module):
         self.register_buffer("values", rows.values)
         self.register_buffer("scales", rows.scales)
         self.register_buffer("offsets", rows.offsets)
-        self.group = rows.group
+        self.group, self.zero = rows.group, rows.zero
 
     @property
     def rows(self) -> Rows:
-        return Rows(self.values, self.scales, self.offsets, self.group)
+        return Rows(self.values, self.scales, self.offsets, self.group, self.zero)
 
     def forward(self, x: Tensor) -> Tensor:  # [B, columns] -> [B, rows]
         return linear(x, self)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from moshivis_ros.audio import Float
 from moshivis_ros.audio.framing import AudioInput
 from moshivis_ros.errors import AudioError
-from moshivis_ros.msg import Gate, ImageCacheStatus, Transcript
+from moshivis_ros.msg import Gate, ImageCacheStatus, Speaking, Transcript
 from moshivis_ros.nodes.interface import Interface
 from moshivis_ros.nodes.messages import AUDIO, AudioReader, sound_parameters, to_nanoseconds
 from moshivis_ros.nodes.subscription import MatchedSubscription
@@ -31,7 +30,7 @@ INTERFACES = [
         "image_cache", "subscribes", "moshivis_ros/msg/ImageCacheStatus", "which picture it sees, and why"
     ),
     Interface(
-        "speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks (where this message is built)"
+        "speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks"
     ),
     Interface("/diagnostics", "subscribes", "diagnostic_msgs/msg/DiagnosticArray", "of this robot's nodes"),
 ]
@@ -58,9 +57,7 @@ class Observer:
         node.create_subscription(Gate, "gate", self._on_gate, 20)
         node.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, LATCHED)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 20)
-        speaking = getattr(importlib.import_module("moshivis_ros.msg"), "Speaking", None)
-        if speaking is not None:
-            node.create_subscription(speaking, "speaking", self._on_speaking, 10)
+        node.create_subscription(Speaking, "speaking", self._on_speaking, 10)
 
     def _on_audio(self, topic: str, reader: AudioReader, message: Any) -> None:
         robot = topic == "audio_out"
@@ -95,7 +92,7 @@ class Observer:
             "stamp": to_nanoseconds(message.header.stamp) if message.has_image else 0,
         })  # fmt: skip
 
-    def _on_speaking(self, message: Any) -> None:
+    def _on_speaking(self, message: Speaking) -> None:
         states = {name: bool(getattr(message, name)) for name in ("robot", "user", "muted", "asleep")}
         self._tell({"kind": "speaking", **states})
 

@@ -8,7 +8,6 @@ Sound of other types of message is written as moshivis_ros/msg/Audio.
 
 from __future__ import annotations
 
-import importlib
 import re
 import time
 from array import array
@@ -69,9 +68,7 @@ COPIED = [  # as they come
     (Interface("transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the robot says"), 100),
     (Interface("user_transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the user says"), 100),
     (
-        Interface(
-            "speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks (where this message is built)"
-        ),
+        Interface("speaking", "subscribes", "moshivis_ros/msg/Speaking", "who speaks"),
         10,
     ),
     (Interface("gate", "subscribes", "moshivis_ros/msg/Gate", "how much it looks at the picture"), 100),
@@ -135,10 +132,6 @@ class Recorder(Node):
             reader = AudioReader.of(self, topic)
             MatchedSubscription(self, reader.type, topic, partial(self._hear, reader, topic), 100)
         for row, qos in COPIED:
-            if row.name == "speaking" and not hasattr(
-                importlib.import_module("moshivis_ros.msg"), "Speaking"
-            ):
-                continue  # built without it
             kind = interface_type(row.type)
             take = partial(self._copy, row.name.lstrip("/"), self.resolve_topic_name(row.name), row.type)
             self.create_subscription(kind, row.name, take, qos, raw=True)

@@ -17,6 +17,7 @@ from rclpy.node import Node
 from moshivis_ros.nodes import observer
 from moshivis_ros.nodes.interface import declare
 from moshivis_ros.nodes.observer import Observer
+from moshivis_ros.shading import printable
 from moshivis_ros.terminal import Screen
 
 DESCRIPTION = """\
@@ -36,7 +37,9 @@ class Watch(Node):
 
     def _tell(self, event: dict[str, Any]) -> None:
         screen, kind = self._screen, event["kind"]
-        if kind == "said" and event["final"]:
+        if kind == "said" and event["speaker"] == "user":
+            self._hear(event)
+        elif kind == "said" and event["final"]:
             screen.over(event["speaker"])
         elif kind == "said":
             screen.piece(event["speaker"], event["text"], event["gate"])
@@ -52,6 +55,13 @@ class Watch(Node):
             screen.tell("speaking", ", ".join(states))
         else:
             self._diagnose(event)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        """Each part is a new guess at all that the user says."""
+        if event["final"]:
+            self._screen.piece("user", event["text"], event["gate"])
+            self._screen.over("user")
+        self._screen.tell("user seems to say", "" if event["final"] else printable(event["text"]))
 
     def _diagnose(self, event: dict[str, Any]) -> None:
         values = event["values"]

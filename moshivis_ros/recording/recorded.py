@@ -75,11 +75,13 @@ class Recorded:
         return news
 
     def pieces_of(self, whole: Said) -> list[tuple[float, str, float]]:
-        """(time, text, gate) of what an utterance was said in, or of all of it where its pieces are not recorded."""
+        """(time, text, gate) of what an utterance was said in, or of all of it where that is not recorded, and of the user's,
+        whose parts are guesses that the next replaces.
+        """
         pieces = [
             (said.start, said.text, said.gate)
             for said in self.said
-            if not said.whole and said.speaker == whole.speaker and whole.start - 1e-3 <= said.start < whole.end
+            if not said.whole and said.speaker == whole.speaker == "robot" and whole.start - 1e-3 <= said.start < whole.end
         ]
         return pieces or [(whole.start, whole.text, whole.gate)]
 
@@ -126,7 +128,7 @@ class _Reader:
         self._inputs = AudioInput(), AudioInput()
         self._first: int | None = None  # when the first message was written down
         self._newest = 0  # stamp of what is told
-        self._activation = dict.fromkeys(SPEAKERS, 0)  # transcripts count their seconds from there
+        self._activation = 0  # the robot's utterances count their seconds from there
         self._waiting: list[Callable[[], None]] = []
 
     def take(self, entry: Entry) -> Iterator[Float]:
@@ -188,12 +190,13 @@ class _Reader:
 
     def _say(self, role: str, message: Any) -> None:
         stamp = _stamp(message)
-        if not message.final:
-            self._activation[role] = stamp - round(message.start * 1e9)
-        origin = self._activation[role]
-        start, end = (origin + round(seconds * 1e9) for seconds in (message.start, message.end))
-        if not message.final:
-            start = stamp
+        if SPEAKERS[role] == "user":  # whose stamp is the end of the speech
+            start, end = stamp - round((message.end - message.start) * 1e9), stamp
+        elif message.final:
+            start, end = (self._activation + round(seconds * 1e9) for seconds in (message.start, message.end))
+        else:
+            self._activation = stamp - round(message.start * 1e9)
+            start, end = stamp, stamp + round((message.end - message.start) * 1e9)
 
         def row(time: float) -> Said:
             until = self._seconds(end)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.signal import fftconvolve, resample_poly
 
 from moshivis_ros.errors import MissingDependencyError
-from moshivis_ros.training.speakers import louder
+from moshivis_ros.training.speakers import LOUDER_LEVELS, louder
 from moshivis_ros.training.voices import SAMPLE_RATE, Sound, Speech, Word
 
 ROOMS = 48
@@ -21,17 +21,22 @@ CLEAR = 12.0  # the peak is at least so many times the noise: about 8 dB of sign
 FASTER = (0.84, 1.2)  # pitch, formants and speed together: longer and shorter people
 
 
-def heard(rng: random.Random, speech: Speech, level: float) -> Speech:
-    """``speech`` by somebody like its speaker, somewhere, as loud as may be above the noise of ``level``."""
+def heard(rng: random.Random, speech: Speech, noise: float) -> Speech:
+    """``speech`` by somebody like its speaker, somewhere, as loud as may be above ``noise`` (root mean square)."""
     if rng.random() < 0.8:
         speech = faster(speech, rng.uniform(*FASTER))
     pcm = speech.pcm
-    if rng.random() < 0.5:
+    if rng.random() < 0.35:
         pcm = in_room(pcm, rng.choice(rooms()))
-    if rng.random() < 0.6:
+    if rng.random() < 0.45:
         pcm = microphone(rng, pcm)
     peak = math.exp(rng.uniform(math.log(PEAKS[0]), math.log(PEAKS[1])))
-    return louder(replace(speech, pcm=pcm), max(peak, min(PEAKS[1], CLEAR * level)))
+    return louder(replace(speech, pcm=pcm), max(peak, min(PEAKS[1], CLEAR * noise)))
+
+
+def level(rng: random.Random) -> int:
+    """Which of LOUDER_LEVELS it is: oftener a quiet place."""
+    return rng.choices(range(len(LOUDER_LEVELS)), (3, 3, 3, 2, 2, 1))[0]
 
 
 def faster(speech: Speech, factor: float) -> Speech:

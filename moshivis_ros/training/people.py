@@ -127,11 +127,10 @@ _kokoro = cache(_Kokoro)
 
 @dataclass(frozen=True)
 class FliteVoice:
-    """A voice of flite. name: rms, awb, slt, ...; stretch: how much slower than usual; shift: factor of the pitch."""
+    """A voice of flite. name: rms, awb, slt, ...; stretch: how much slower than usual."""
 
     name: str
     stretch: float = 1.0
-    shift: float = 1.0
 
     def say(self, text: str) -> Speech:
         pcm, words = _flite().synthesize(text, self)
@@ -185,20 +184,20 @@ class _Flite:
 
     def synthesize(self, text: str, voice: FliteVoice) -> tuple[Sound, tuple[Word, ...]]:
         library, speaker = self._library, self._voice(voice.name)
-        for feature, value in ((b"duration_stretch", voice.stretch), (b"f0_shift", voice.shift)):
-            library.flite_feat_set_float(speaker.contents.features, feature, value)
+        library.flite_feat_set_float(speaker.contents.features, b"duration_stretch", voice.stretch)
         utterance = library.flite_synth_text(text.encode(), speaker)
         wave = library.utt_wave(utterance).contents
         pcm = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32) / 32768
-        ends = []
+        times = []
         token = library.relation_head(library.utt_relation(utterance, b"Token"))
         while token:
+            first = b"daughter1.R:SylStructure.daughter1.daughter1.R:Segment.p.end"
             last = b"daughtern.R:SylStructure.daughtern.daughtern.R:Segment.end"
-            ends.append(float(library.ffeature_float(token, last)))
+            times.append([float(library.ffeature_float(token, edge)) for edge in (first, last)])
             token = library.item_next(token)
         rate = wave.sample_rate
         library.delete_utterance(utterance)
-        words = tuple(Word(*word) for word in zip(text.split(), [0.0, *ends[:-1]], ends))
+        words = tuple(Word(word, *when) for word, when in zip(text.split(), times))
         return at_24_khz(pcm, rate), words
 
 
@@ -214,4 +213,5 @@ def trimmed(speech: Speech) -> Speech:
     words = tuple(
         Word(w.text, *(min(max(0.0, at - shift), end) for at in (w.start, w.end))) for w in speech.words
     )
-    return Speech(speech.pcm[first:last], words)
+    phonemes = tuple((symbol, max(0.0, at - shift)) for symbol, at in speech.phonemes if at - shift < end)
+    return Speech(speech.pcm[first:last], words, phonemes)

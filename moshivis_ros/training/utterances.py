@@ -80,12 +80,12 @@ def record_somebody(text: str, rng: random.Random, takes: Takes) -> Recording:
     if draw < 0.5 and text in takes:
         speech = rng.choice(takes[text])
     elif draw < 0.7:
-        speech = FliteVoice(FLITE_USER, rng.uniform(0.85, 1.2), rng.uniform(0.8, 1.4)).say(text)
+        speech = FliteVoice(FLITE_USER, rng.uniform(0.85, 1.2)).say(text)
     elif draw < 0.8:
         return record(text, rng, robot=False)
     else:
         speech = speakers.user(rng).say(text)
-    level = rng.randrange(len(speakers.LOUDER_LEVELS))
+    level = acoustics.level(rng)
     return placed(acoustics.heard(rng, speech, speakers.LOUDER_LEVELS[level]), rng, level)
 
 

@@ -7,7 +7,7 @@ import ctypes.util
 import re
 from dataclasses import dataclass
 from math import gcd
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -72,9 +72,10 @@ def word_places(text: str, voice: EspeakVoice) -> list[int]:
     return [place for place, _ in _espeak().synthesize(text, voice)[1] if place >= 0]
 
 
-def at_24_khz(pcm: Sound, rate: int) -> Sound:
+def at_24_khz(pcm: npt.NDArray[np.floating[Any]], rate: int) -> Sound:
+    """Mono sound of any rate (hertz) at 24 kHz."""
     common = gcd(SAMPLE_RATE, rate)
-    return resample_poly(pcm, SAMPLE_RATE // common, rate // common).astype(np.float32)
+    return np.asarray(resample_poly(pcm, SAMPLE_RATE // common, rate // common), np.float32)
 
 
 def mended(text: str, events: list[tuple[int, float]], end: float) -> tuple[Word, ...]:
@@ -83,7 +84,7 @@ def mended(text: str, events: list[tuple[int, float]], end: float) -> tuple[Word
     espeak says "on the" and "I am" in one event: the words in between share the time by their letters.
     """
     words = [(match.group(), match.start()) for match in re.finditer(r"\S+", text)]
-    times = {}
+    times: dict[int, float] = {}
     for place, seconds in events:
         index = max((i for i, (_, start) in enumerate(words) if start <= place), default=0)
         times.setdefault(index, seconds)

@@ -58,9 +58,11 @@ def test_a_question_is_asked_and_answered_in_the_browser(robot: Robot, browser: 
     assert "robot" in browser.until(f"{text}.includes('green') && {text}")
     shade = browser.js("getComputedStyle([...document.querySelectorAll('#transcript span')].pop()).backgroundColor")
     assert re.fullmatch(r"rgb\(\d+, \d+, \d+\)", shade) and shade != "rgb(232, 232, 232)"  # it looked at the picture
-    user = Transcript(text="<what> colour", final=True, utterance=3)
-    robot.publisher(Transcript, "user_transcript").publish(user)
-    browser.until("document.getElementById('transcript').innerText.includes('<what> colour')")
+    user = robot.publisher(Transcript, "user_transcript")
+    for guess, final in (("wet", False), ("<what> colour", True)):  # the second in place of the first
+        user.publish(Transcript(text=guess, final=final, utterance=3, speaker="user"))
+    browser.until(f"{text}.includes('<what> colour')")
+    assert "wet" not in browser.js(text)
     numbers = [message.index for message in heard]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 

@@ -15,6 +15,7 @@ from moshivis_ros.options import Options
 from moshivis_ros.vision.refresh_policy import Settings
 
 GREY = bytes(8 * 8 * 3)
+VIEW = {"encoding": "rgb8", "height": 8, "width": 8, "step": 24, "is_bigendian": False}
 
 
 def test_a_picture_of_the_last_conversation_is_not_looked_at(checkpoint: Path) -> None:
@@ -22,8 +23,7 @@ def test_a_picture_of_the_last_conversation_is_not_looked_at(checkpoint: Path) -
     engine = Engine(EngineSettings(str(checkpoint), Options(refresh=Settings(policy="manual"))), events.put)
 
     def show(stamp: int) -> None:
-        view = {"encoding": "rgb8", "height": 8, "width": 8, "step": 24, "is_bigendian": False}
-        engine.show(memoryview(GREY), stamp=stamp, frame_id="camera", **view)
+        engine.show(memoryview(GREY), stamp=stamp, frame_id="camera", **VIEW)
 
     def frames(number: int) -> list[Spoken]:
         found: list[Spoken] = []
@@ -52,7 +52,7 @@ def test_a_picture_of_the_last_conversation_is_not_looked_at(checkpoint: Path) -
 
 
 def test_only_the_steps_have_a_realtime_priority(checkpoint: Path) -> None:
-    """Where the system allows none, it is said."""
+    """Not the thread that encodes pictures, which the steps start. Where the system allows none, it is said."""
     events: queue.Queue[Event] = queue.Queue()
     engine = Engine(EngineSettings(str(checkpoint), realtime_priority=3), events.put)
     try:
@@ -60,6 +60,10 @@ def test_only_the_steps_have_a_realtime_priority(checkpoint: Path) -> None:
         while not isinstance(loaded := events.get(timeout=1), Loaded):
             pass
         assert loaded.realtime_priority == (3 if realtime_is_allowed() else 0)
+        engine.start(0)
+        while not (isinstance(event := events.get(timeout=60), Spoken) and event.sight.has_image):
+            if isinstance(event, Spoken) and event.index == 0:
+                engine.show(memoryview(GREY), stamp=1, frame_id="camera", **VIEW)
         tasks = (Path("/proc") / str(engine._process.pid) / "task").iterdir()
         of_thread = {int(task.name): os.sched_getparam(int(task.name)).sched_priority for task in tasks}
         # the main thread makes the steps

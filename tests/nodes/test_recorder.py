@@ -99,7 +99,7 @@ def test_a_conversation_is_recorded_where_its_stamps_say(robot: Robot, tmp_path:
 
 def test_nothing_to_record_is_said(robot: Robot, tmp_path: Path) -> None:
     node = robot.start("recorder", folder=tmp_path / "out")
-    robot.publisher(Audio, "audio_in")
+    robot.call(GetParameters, "recorder/get_parameters")  # it is made
     assert node.end() == 0
     assert "nothing was recorded" in node.log and not (tmp_path / "out").exists()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
+from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Speaking, Transcript
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from robot import Robot
 
@@ -23,12 +23,13 @@ def test_what_goes_on_is_seen_in_a_terminal(robot: Robot, tmp_path: Path) -> Non
     )  # fmt: skip
     words, gate = robot.publisher(Transcript, "words"), robot.publisher(Gate, "gate")
     voice, cache = robot.publisher(Audio, "audio_out"), robot.publisher(ImageCacheStatus, "image_cache", LATCHED)
+    state = robot.publisher(Speaking, "speaking")
     health = robot.publisher(DiagnosticArray, "/diagnostics")
     loud = np.full(1920, 16000, np.int16).tobytes()
     slow = DiagnosticStatus(level=DiagnosticStatus.WARN, name=f"{robot.namespace}/talk: engine", message="too slow for this")
     slow.values = [KeyValue(key="frame time p50 (ms)", value="91.5"), KeyValue(key="frames dropped (too slow)", value="7")]
     other = DiagnosticStatus(name="/another/talk: engine", message="somebody else")
-    expected = ("say this", "48;2;255;166;0m", "keep: unchanged", "too slow for this", "p50 91.5", "frames dropped (too slow): 7")
+    expected = ("say this", "48;2;255;166;0m", "keep: unchanged", "too slow for this", "p50 91.5", "frames dropped (too slow): 7", "speaking: user, asleep")
 
     def seen() -> bool:
         words.publish(Transcript(text=" say this", gate=1.0))
@@ -37,6 +38,7 @@ def test_what_goes_on_is_seen_in_a_terminal(robot: Robot, tmp_path: Path) -> Non
         voice.publish(to_audio(loud, robot.spoken, robot.spoken * 80_000_000))
         robot.spoken += 1
         cache.publish(ImageCacheStatus(decision="keep", reason="unchanged", has_image=True, distance=0.125))
+        state.publish(Speaking(user=True, asleep=True))
         health.publish(DiagnosticArray(status=[other, slow]))
         return all(text in watch.log for text in (*expected, "0.75", "scene distance 0.125", "█"))
 

@@ -65,10 +65,9 @@ const kinds = {
       line.append(who);
       at("transcript").append(line);
     }
-    if (event.final) {
-      delete told.lines[key]; // a new conversation counts from 0 again
-      if (line.childElementCount > 1) return;
-    }
+    if (event.final) delete told.lines[key]; // a new conversation counts from 0 again
+    if (event.speaker === "user") line.replaceChildren(line.firstChild); // each part is a new guess at all of it
+    else if (event.final && line.childElementCount > 1) return;
     const word = document.createElement("span");
     word.textContent = event.text;
     word.style.background = event.shade;

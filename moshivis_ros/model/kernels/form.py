@@ -22,8 +22,8 @@ MOST = 16  # vectors at a time: Triton's product reads the matrix for each of th
 class Rows(NamedTuple):
     """The weight of a linear layer without bias, as Triton's product reads it: row by row, in 16 bytes at a time.
 
-    ``values`` [rows, columns] in floating point; or int8 levels; or uint8 [rows, columns / 2], two levels 0..15 in each
-    byte: in a group's byte j the low half is of its column j, the high half of its column j + group / 2, and 8 is
+    ``values`` [rows, columns] in floating point; or int8 or uint8 levels; or uint8 [rows, columns / 2], two levels 0..15 in
+    each byte: in a group's byte j the low half is of its column j, the high half of its column j + group / 2, and ``zero`` is
     taken off.
     A weight is level * scale + offset, with ``scales`` and ``offsets`` (None: 0) [rows, columns / group] of any
     floating-point type. ``group``: columns that share them, a multiple of 32 or all; 0: there are none.
@@ -33,16 +33,28 @@ class Rows(NamedTuple):
     scales: Tensor | None = None
     offsets: Tensor | None = None
     group: int = 0
+    zero: int = 0
+
+    @property
+    def columns(self) -> int:
+        values, scales, _, group, _ = self
+        return values.shape[1] if scales is None else scales.numel() // len(values) * group
+
+    def part(self, rows: slice) -> Rows:
+        """Some of the rows."""
+        values, scales, offsets = (None if part is None else part[rows] for part in self[:3])
+        assert values is not None
+        return Rows(values, scales, offsets, self.group)
 
 
 def dense(rows: Rows, dtype: torch.dtype) -> Tensor:
     """The weight [rows, columns] in floating point."""
-    values, scales, offsets, group = rows
+    values, scales, offsets, group, zero = rows
     if scales is None:
         return values.to(dtype)
-    if values.dtype == torch.uint8:
+    if values.shape[1] < rows.columns:
         halves = values.unflatten(1, (-1, group // 2))
-        values = torch.cat((halves & 15, halves >> 4), dim=-1).flatten(1).to(torch.int8) - 8
+        values = torch.cat((halves & 15, halves >> 4), dim=-1).flatten(1).to(torch.int8) - zero
     weight = values.unflatten(1, (-1, group)).to(dtype) * scales.to(dtype).reshape(len(values), -1, 1)
     if offsets is not None:
         weight += offsets.to(dtype)[..., None]
@@ -58,12 +70,13 @@ def rows_of(linear: nn.Module) -> Rows | None:
 
 
 def fused(x: Tensor, *linears: nn.Module) -> bool:
-    """True where the Triton form runs: on a GPU where Triton does, without gradients, for few vectors whose weights it can
-    read.
-    """
-    if not (x.is_cuda or INTERPRETED) or torch.is_grad_enabled() or len(x) > MOST:
-        return False
-    return triton_runs() and all(rows_of(linear) is not None for linear in linears)
+    """True where the Triton form runs: where Triton does, for few vectors whose weights it can read."""
+    return len(x) <= MOST and runs_on(x) and all(rows_of(linear) is not None for linear in linears)
+
+
+def runs_on(x: Tensor) -> bool:
+    """Whether Triton runs where ``x`` is, without gradients."""
+    return (x.is_cuda or INTERPRETED) and not torch.is_grad_enabled() and triton_runs()
 
 
 @lru_cache

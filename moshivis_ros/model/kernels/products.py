@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from moshivis_ros.model.kernels.form import dense, fused, rows_of
+from moshivis_ros.model.kernels.form import Rows, dense, fused, rows_of, runs_on
 
 # Shapes: x [B, dim]; linear layers have no bias.
+BLOCK = 1 << 24  # weights that are unpacked at a time: what is needed beside them stays small
 
 
 def linear(x: Tensor, layer: nn.Module) -> Tensor:
@@ -21,7 +22,18 @@ def linear(x: Tensor, layer: nn.Module) -> Tensor:
         return triton_products.product(x, layer)
     rows = rows_of(layer)
     assert rows is not None
-    return F.linear(x, dense(rows, x.dtype))
+    step = max(1, BLOCK // x.shape[1])
+    parts = [rows.part(slice(first, first + step)) for first in range(0, len(rows.values), step)]
+    return torch.cat([F.linear(x, _unpacked(part, x.dtype)) for part in parts], dim=1)
+
+
+def _unpacked(rows: Rows, dtype: torch.dtype) -> Tensor:
+    """The weight [rows, columns] in floating point."""
+    if rows.scales is not None and runs_on(rows.values):
+        from moshivis_ros.model.kernels import triton_products
+
+        return triton_products.unpacked(rows, dtype)
+    return dense(rows, dtype)
 
 
 def project(x: Tensor, norm: nn.Module, layer: nn.Module) -> Tensor:

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from moshivis_ros.model.kernels.form import INTERPRETED
 from moshivis_ros.model.kernels.state import ImageKV, Position, Window
 
 KEYS = 16  # that a program reads at a time
@@ -14,6 +15,8 @@ WINDOW_SPLITS = (
     16  # programs to a head: with 32 heads 4 to a processor of a large GPU, each with at most 188 keys
 )
 IMAGE_SPLITS = 8
+if INTERPRETED:  # what takes its time there is programs
+    WINDOW_SPLITS = IMAGE_SPLITS = 2
 NOTHING = tl.constexpr(-1e30)  # below any score, and its difference to itself is 0
 
 

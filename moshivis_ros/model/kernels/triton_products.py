@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 
-from moshivis_ros.model.kernels.form import INTERPRETED, rows_of
+from moshivis_ros.model.kernels.form import INTERPRETED, Rows, rows_of
 
 THREADS = 128  # of a program
 FEW_ROWS = 4096  # of a matrix that one program for every four rows does not spread over a large GPU
@@ -37,7 +37,7 @@ def products(x: Tensor, layers: Sequence[nn.Module]) -> Tensor:
 
 def _launch(x: Tensor, layers: Sequence[nn.Module], norm: Any, end: str, **of_end: Tensor) -> Tensor:
     weights = [rows for rows in map(rows_of, layers) if rows is not None]
-    values, scales, offsets, group = weights[0]
+    values, scales, offsets, group, zero = weights[0]
     x = x.contiguous()
     batch, columns = x.shape
     rows = len(values) // 2 if end == "swiglu" else len(values)
@@ -65,6 +65,7 @@ def _launch(x: Tensor, layers: Sequence[nn.Module], norm: Any, end: str, **of_en
         VECTOR=vector,
         VECTORS=vectors,
         GROUP=group,
+        ZERO=zero,
         OFFSETS=offsets is not None,
         NORM="" if norm is None else "mean square" if norm.mean_square else "variance",
         EPS=0.0 if norm is None else norm.eps,
@@ -72,6 +73,64 @@ def _launch(x: Tensor, layers: Sequence[nn.Module], norm: Any, end: str, **of_en
         num_warps=THREADS // 32,
     )
     return out
+
+
+def unpacked(packed: Rows, dtype: torch.dtype) -> Tensor:
+    """The weight [rows, columns] for products with many vectors, which torch computes: read once, written once."""
+    values, scales, offsets, group = packed
+    assert scales is not None
+    groups = scales.numel() // len(scales)
+    columns = groups * group
+    out = torch.empty(len(values), columns, dtype=dtype, device=values.device)
+    bytes_ = values.shape[1]
+    block = min(1024, triton.next_power_of_2(bytes_))
+    _unpack[(triton.cdiv(bytes_, block), len(values))](
+        values,
+        scales,
+        scales if offsets is None else offsets,
+        out,
+        COLUMNS=columns,
+        BYTES=bytes_,
+        GROUP=group,
+        OFFSETS=offsets is not None,
+        BLOCK=block,
+        num_warps=2,
+    )
+    return out
+
+
+@triton.jit
+def _unpack(  # type: ignore[no-untyped-def]
+    values,  # see form.Rows
+    scales,
+    offsets,
+    out,  # [rows, COLUMNS]
+    COLUMNS: tl.constexpr,
+    BYTES: tl.constexpr,  # numbers in memory of one row
+    GROUP: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = place < BYTES
+    column = place
+    if BYTES != COLUMNS:  # a byte of a group holds a column of each of its halves
+        column = place // (GROUP // 2) * GROUP + place % (GROUP // 2)
+    at = row * (COLUMNS // GROUP) + column // GROUP
+    scale = tl.load(scales + at, there, 0.0).to(tl.float32)
+    offset = 0.0
+    if OFFSETS:
+        offset = tl.load(offsets + at, there, 0.0).to(tl.float32)
+    stored = tl.load(values + row * BYTES + place, there, 0)
+    out += row * COLUMNS + column
+    if BYTES == COLUMNS:
+        tl.store(out, (stored.to(tl.float32) * scale + offset).to(out.dtype.element_ty), there)
+    else:
+        low = ((stored & 15).to(tl.int32) - 8).to(tl.float32) * scale + offset
+        high = ((stored >> 4).to(tl.int32) - 8).to(tl.float32) * scale + offset
+        tl.store(out, low.to(out.dtype.element_ty), there)
+        tl.store(out + GROUP // 2, high.to(out.dtype.element_ty), there)
 
 
 @triton.jit
@@ -92,6 +151,7 @@ def _product(  # type: ignore[no-untyped-def]
     VECTOR: tl.constexpr,  # numbers in 16 bytes
     VECTORS: tl.constexpr,  # of a row, at a time
     GROUP: tl.constexpr,
+    ZERO: tl.constexpr,
     OFFSETS: tl.constexpr,
     NORM: tl.constexpr,
     EPS: tl.constexpr,
@@ -134,7 +194,7 @@ def _product(  # type: ignore[no-untyped-def]
                     sums += tl.sum(high, 2)
                 high *= tl.load(alpha + column + GROUP // 2, inside, 0.0).to(tl.float32)
         total += _part(
-            weight, scale, offset, row, rows, start, place, inside, low, high, COLUMNS, BYTES, GROUP, OFFSETS
+            weight, scale, offset, row, rows, start, place, inside, low, high, COLUMNS, BYTES, GROUP, ZERO, OFFSETS
         )
         if END == "swiglu":
             second += _part(
@@ -151,6 +211,7 @@ def _product(  # type: ignore[no-untyped-def]
                 COLUMNS,
                 BYTES,
                 GROUP,
+                ZERO,
                 OFFSETS,
             )
     there = row < rows
@@ -201,6 +262,7 @@ def _part(  # type: ignore[no-untyped-def]
     COLUMNS: tl.constexpr,
     BYTES: tl.constexpr,
     GROUP: tl.constexpr,
+    ZERO: tl.constexpr,
     OFFSETS: tl.constexpr,
 ):
     """[ROWS, VECTORS]: the product of these columns, without the scale that a whole row shares."""
@@ -210,8 +272,8 @@ def _part(  # type: ignore[no-untyped-def]
         part = tl.sum(stored.to(tl.float32) * low, 2)
     else:
         part = tl.sum(
-            ((stored & 15).to(tl.int32) - 8).to(tl.float32) * low
-            + ((stored >> 4).to(tl.int32) - 8).to(tl.float32) * high,
+            ((stored & 15).to(tl.int32) - ZERO).to(tl.float32) * low
+            + ((stored >> 4).to(tl.int32) - ZERO).to(tl.float32) * high,
             2,
         )
     if GROUP != 0 and (GROUP != COLUMNS or OFFSETS):

@@ -24,19 +24,23 @@ def probe() -> None:
 def embed(ids: Tensor, tables: Sequence[nn.Module], dtype: torch.dtype, x: Tensor | None = None) -> Tensor:
     """``x`` [B, dim] (None: 0) and the rows of ``tables``, all of one form, for ``ids`` [B, tables]: see tokens.embed."""
     rows = [rows for table in tables if (rows := rows_of(table)) is not None]
-    dim = rows[0].values.shape[1]
+    form = rows[0]
+    dim = form.columns
     ids = ids.contiguous()
     out = torch.empty(len(ids), dim, dtype=dtype, device=ids.device)
     _embed[(triton.cdiv(dim, LANES), len(ids))](
         ids,
         tuple(table.values for table in rows),
         tuple(table.values if table.scales is None else table.scales for table in rows),
+        tuple(table.values if table.offsets is None else table.offsets for table in rows),
         tuple(len(table.values) for table in rows),
         out if x is None else x.contiguous(),
         out,
         dim,
         ADD=x is not None,
-        GROUP=rows[0].group,
+        GROUP=form.group,
+        OFFSETS=form.offsets is not None,
+        HALVES=form.values.shape[1] < dim,
         LANES=LANES,
         num_warps=4,
     )
@@ -83,7 +87,19 @@ def _nothing():  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _embed(  # type: ignore[no-untyped-def]
-    ids, tables, scales, sizes, add, out, dim, ADD: tl.constexpr, GROUP: tl.constexpr, LANES: tl.constexpr
+    ids,
+    tables,
+    scales,
+    offsets,
+    sizes,
+    add,
+    out,
+    dim,
+    ADD: tl.constexpr,
+    GROUP: tl.constexpr,
+    OFFSETS: tl.constexpr,
+    HALVES: tl.constexpr,  # two levels to a byte: see form.Rows
+    LANES: tl.constexpr,
 ):
     batch = tl.program_id(1)
     lane = tl.program_id(0) * LANES + tl.arange(0, LANES)
@@ -96,9 +112,17 @@ def _embed(  # type: ignore[no-untyped-def]
         known = (id >= 0) & (id < sizes[table])
         other = tl.where(id == -1, 0.0, float("nan"))
         there = tl.where(known, id, 0)
-        row = tl.load(tables[table] + there * dim + lane, inside, 0).to(tl.float32)
+        if HALVES:
+            half = lane // GROUP * (GROUP // 2) + lane % (GROUP // 2)
+            byte = tl.load(tables[table] + there * (dim // 2) + half, inside, 0)
+            row = tl.where(lane % GROUP < GROUP // 2, byte & 15, byte >> 4).to(tl.float32)
+        else:
+            row = tl.load(tables[table] + there * dim + lane, inside, 0).to(tl.float32)
         if GROUP:
-            row *= tl.load(scales[table] + there * (dim // GROUP) + lane // GROUP, inside, 0.0).to(tl.float32)
+            group = there * (dim // GROUP) + lane // GROUP
+            row *= tl.load(scales[table] + group, inside, 0.0).to(tl.float32)
+            if OFFSETS:
+                row += tl.load(offsets[table] + group, inside, 0.0).to(tl.float32)
         total += tl.where(known, row, other)
     tl.store(out + batch * dim + lane, total.to(out.dtype.element_ty), inside)
 
