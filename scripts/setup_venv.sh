@@ -43,8 +43,8 @@ echo "== the library, ROS 2 and tools"
 pip uninstall -q -y moshi 2>/dev/null  # or pip complains about its pins, which are not followed here
 pip install -q -c .venv/keep.txt -e '.[ros,onnx,simulation,training,listener,record,dashboard,dev]'
 pip install -q --no-deps moshi==0.2.13
-if ! "$python" -c 'import onnxruntime' 2>/dev/null; then
-  nvidia-smi >/dev/null 2>&1 && runtime=onnxruntime-gpu || runtime=onnxruntime
-  pip install -q -c .venv/keep.txt "$runtime"
+# faster-whisper has brought onnxruntime. The same modules for an NVIDIA GPU go over it.
+if nvidia-smi >/dev/null 2>&1; then
+  pip install -q -c .venv/keep.txt onnxruntime-gpu
 fi
 "$python" scripts/patch_ros_wheels.py

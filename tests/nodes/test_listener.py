@@ -99,6 +99,18 @@ def test_muted_and_asleep_are_told(shared: Robot) -> None:
             robot.until(lambda topic=topic, value=value: told and getattr(told[-1], topic) == value)
 
 
+def test_ros4hri_is_told_where_its_messages_are(shared: Robot) -> None:
+    hri = pytest.importorskip("hri_msgs.msg", reason="hri_msgs is not installed")
+    robot = shared
+    voices = robot.collect(hri.IdsList, "humans/voices/tracked", LATCHED)
+    heard = robot.collect(hri.LiveSpeech, "humans/voices/user/speech")
+    robot.until(lambda: voices and robot.node.count_publishers("humans/voices/user/speech"))
+    assert voices[-1].ids == ["user"]
+    Sound(robot, "audio_in", 2000 * SECOND).send(spoken("What do you see?"), pause(1))
+    robot.until(lambda: any(message.final for message in heard))
+    assert heard[-1].final.strip(" ?").lower() == "what do you see" and 0.3 < heard[-1].confidence <= 1
+
+
 def test_a_model_that_is_not_there_is_said(robot: Robot) -> None:
     listener: Any = robot.start("listener", model="/no/such")
     assert listener.popen.wait(60) == 2
