@@ -45,6 +45,7 @@ START_SECONDS = 60.0
 LOAD_SECONDS = 3600.0  # a model of 16 GB may have to be downloaded first
 END_SECONDS = 20.0
 LISTENERS = 3  # to the question: talk, recorder, demo; who is not there when it begins misses its beginning
+VIEWERS = 2  # of the camera: talk, recorder
 QUESTION = "audio_file"  # ends when it has asked
 
 
@@ -148,7 +149,7 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     question = {"path": str(options.audio), "tail": options.seconds, "listeners": LISTENERS}
     for turn, picture in enumerate(pictures):
         node.until(lambda: not node.is_shown(), nodes, START_SECONDS)
-        with running("video_file", path=str(picture), loop=True, format="jpeg") as camera:
+        with running("video_file", path=str(picture), loop=True, format="jpeg", listeners=VIEWERS) as camera:
             showing = {**nodes, "video_file": camera}
             node.until(node.is_shown, showing, START_SECONDS)
             if not turn:

@@ -27,6 +27,7 @@ PARAMETERS = [
     Parameter(
         "format", "raw", "raw on image; jpeg or png on image/compressed", choices=("raw", "jpeg", "png")
     ),
+    Parameter("listeners", 1, "begins when it has so many", (1, 100)),
     Parameter("loop", False, "begin again at the end; otherwise the node ends"),
     Parameter("frame_id", "camera", "of the messages"),
 ]
@@ -80,7 +81,7 @@ class VideoFile(Node):
         now = self.get_clock().now()
         jump = self._jumps(now.nanoseconds)
         if self._start is None:
-            if not self._publisher.get_subscription_count():
+            if self._publisher.get_subscription_count() < self._settings["listeners"]:
                 return
             self._start = now.nanoseconds
         else:

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ SECONDS = 60.0
 
 
 class Browser:
-    """One page. `microphone`: a recording that its fake microphone plays once, from when the page opens it."""
+    """One page. `microphone`: a recording that its fake microphone plays again and again, from when the page opens it."""
 
     def __init__(self, folder: Path, microphone: Path | None = None) -> None:
         program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -30,7 +29,7 @@ class Browser:
         self._log = folder / "chromium.log"
         options = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
         if microphone is not None:
-            options.append(f"--use-file-for-fake-audio-capture={microphone}%noloop")
+            options.append(f"--use-file-for-fake-audio-capture={microphone}")
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
@@ -70,12 +69,11 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
-    def until(self, expression: str, meanwhile: Callable[[], Any] = lambda: None) -> Any:
+    def until(self, expression: str) -> Any:
         """Ask until it is something true."""
         end = time.monotonic() + SECONDS
         while not (value := self.js(expression)):
             assert time.monotonic() < end, f"never: {expression}\n{self.js('document.body.innerText')}"
-            meanwhile()
             time.sleep(0.05)
         return value
 
