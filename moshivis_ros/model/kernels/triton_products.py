@@ -77,7 +77,7 @@ def _launch(x: Tensor, layers: Sequence[nn.Module], norm: Any, end: str, **of_en
 
 def unpacked(packed: Rows, dtype: torch.dtype) -> Tensor:
     """The weight [rows, columns] for products with many vectors, which torch computes: read once, written once."""
-    values, scales, offsets, group = packed
+    values, scales, offsets, group, zero = packed
     assert scales is not None
     groups = scales.numel() // len(scales)
     columns = groups * group
@@ -92,6 +92,7 @@ def unpacked(packed: Rows, dtype: torch.dtype) -> Tensor:
         COLUMNS=columns,
         BYTES=bytes_,
         GROUP=group,
+        ZERO=zero,
         OFFSETS=offsets is not None,
         BLOCK=block,
         num_warps=2,
@@ -108,6 +109,7 @@ def _unpack(  # type: ignore[no-untyped-def]
     COLUMNS: tl.constexpr,
     BYTES: tl.constexpr,  # numbers in memory of one row
     GROUP: tl.constexpr,
+    ZERO: tl.constexpr,
     OFFSETS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -127,8 +129,8 @@ def _unpack(  # type: ignore[no-untyped-def]
     if BYTES == COLUMNS:
         tl.store(out, (stored.to(tl.float32) * scale + offset).to(out.dtype.element_ty), there)
     else:
-        low = ((stored & 15).to(tl.int32) - 8).to(tl.float32) * scale + offset
-        high = ((stored >> 4).to(tl.int32) - 8).to(tl.float32) * scale + offset
+        low = ((stored & 15).to(tl.int32) - ZERO).to(tl.float32) * scale + offset
+        high = ((stored >> 4).to(tl.int32) - ZERO).to(tl.float32) * scale + offset
         tl.store(out, low.to(out.dtype.element_ty), there)
         tl.store(out + GROUP // 2, high.to(out.dtype.element_ty), there)
 
