@@ -124,7 +124,7 @@ def _jpeg(encoded: Picture) -> tuple[int, int, int]:
 
 def _set_log_level(level: Any) -> Any:
     """Of OpenCV, and what it was. 4.x and 5.x have it in different places, and before 4.5.5 none."""
-    places = (cv2, getattr(cv2.utils, "logging", None))
+    places: tuple[Any, ...] = (cv2, getattr(cv2.utils, "logging", None))
     change = next((place.setLogLevel for place in places if hasattr(place, "setLogLevel")), None)
     return level if change is None else change(level)
 
