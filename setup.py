@@ -52,7 +52,7 @@ setup(
             "mypy==2.4.1",
             "py-trees>=2.2",  # examples/behaviour_tree.py
             "pytest>=7",
-            "pytest-xdist",
+            "pytest-xdist>=3.7",
             "ruff==0.17.6",
             "soundfile",
             "triton>=3.3,<3.8; sys_platform == 'linux'",  # a torch for GPUs brings its own

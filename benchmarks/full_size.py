@@ -33,7 +33,7 @@ def anonymous() -> int:
 def talk(folder: str, form: str, seconds: float, threads: int) -> dict[str, Any]:
     """Run the command, in this process; what is seen of it on the way."""
     import torch
-    from moshivis_ros.bench.cost import memory, read_bandwidth
+    from moshivis_ros.model.cost import memory, read_bandwidth
 
     from moshivis_ros import cli, conversation
     from moshivis_ros.audio import SAMPLE_RATE, files

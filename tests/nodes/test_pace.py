@@ -21,7 +21,7 @@ from robot import FRAME, Robot
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import Trigger
-from test_talk import counted, diagnosed
+from test_talk import diagnosed
 
 from moshivis_ros.audio import SAMPLE_RATE
 from moshivis_ros.audio.files import read
@@ -97,8 +97,7 @@ def configured(make_robot: Callable[[], Robot]) -> Iterator[Stage]:
     """The miniature, always saying what is most likely, looking at the first scene; configured."""
     robot = make_robot()
     greedy = {"text_temperature": 0.0, "audio_temperature": 0.0}
-    renewal = {"renew_after": 12.0, "renew_keep": 5.0}  # in the pause after the answer
-    robot.start("talk", use_sim_time=True, refresh_policy="manual", max_backlog=100, **greedy, **renewal)
+    robot.start("talk", use_sim_time=True, refresh_policy="manual", max_backlog=100, **greedy)
     assert robot.change_state("configure"), robot.processes[0].log
     made = Stage(robot)
     made.activate()
@@ -159,16 +158,6 @@ def test_the_words_are_the_same_whatever_the_messages(
     assert len(answers) == 1 and "red" in stage.words, answers
     assert (np.diff(stage.stamps)[125:] == FRAME).all()  # once the source is known, and rising before that
     assert (np.diff(stage.stamps) > 0).all()
-
-
-def test_a_context_that_became_long_begins_anew_in_a_pause(stage: Stage) -> None:
-    """Nobody speaks: it is renewed whenever it is 12 s long; no frame is lost by it, and the log and diagnostics tell."""
-    before, begin = counted(stage.robot, "engine", "context renewals"), stage.now
-    stage.advance(begin + 14 * SECOND)
-    stage.catch_up()
-    stage.robot.until(lambda: counted(stage.robot, "engine", "context renewals") == before + 1)
-    assert (np.diff(stage.stamps) == FRAME).all()
-    assert "the context begins anew in this pause" in stage.robot.processes[0].log
 
 
 def test_a_paused_simulation_pauses_the_conversation(stage: Stage) -> None:
