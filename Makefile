@@ -26,8 +26,8 @@ help:  ## show this
 talk: .venv/built  ## a conversation through the real nodes; leaves conversation.wav and transcript.json in $(OUT)
 	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
 
-test: lint  ## all tests, two at a time
-	@$(run) OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist loadfile
+test: lint  ## all tests
+	@$(run) python -m pytest
 
 soak: .venv/built  ## a conversation of MINUTES beside LOAD other programs: latency, memory, exactness
 	@$(run) python benchmarks/soak.py --minutes $(MINUTES) --load $(LOAD)

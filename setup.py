@@ -40,7 +40,6 @@ setup(
             "mkdocs-material>=9.5,<10",
             "mypy==2.4.1",
             "pytest>=7",
-            "pytest-xdist",
             "ruff==0.17.6",
             "soundfile",
             "triton>=3.3,<3.8; sys_platform == 'linux'",  # a torch for GPUs brings its own
