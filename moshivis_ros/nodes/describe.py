@@ -15,7 +15,6 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock, patch
 
 from moshivis_ros.nodes.interface import Parameter
 
@@ -29,7 +28,7 @@ HEAD = """# Interface
 
 <!-- written by python -m moshivis_ros.nodes.describe -->
 
-Every launch argument, node, topic, service, action, parameter and message. `ros2 launch moshivis_ros FILE --show-args` and
+Every launch argument, node, topic, service, parameter and message. `ros2 launch moshivis_ros FILE --show-args` and
 `ros2 run moshivis_ros NODE --help` say the same. Names are relative: `namespace` and remaps apply.
 """
 
@@ -38,9 +37,9 @@ def page() -> str:
     """docs/interface.md."""
     launches = [_launch(file) for file in sorted((SOURCES / "launch").glob("*.launch.py"))]
     nodes = [_node(name, importlib.import_module(f"moshivis_ros.nodes.{name}")) for name in NODES]
-    files = sorted(file for kind in ("msg", "srv", "action") for file in (SOURCES / kind).glob(f"*.{kind}"))
-    interfaces = [f"### {file.stem}\n\n```\n{file.read_text().strip()}\n```\n" for file in files]
-    parts = ["## Launch files\n", *launches, "## Nodes\n", *nodes, "## Messages and actions\n", *interfaces]
+    files = sorted((SOURCES / "msg").glob("*.msg"))
+    messages = [f"### {file.stem}\n\n```\n{file.read_text().strip()}\n```\n" for file in files]
+    parts = ["## Launch files\n", *launches, "## Nodes\n", *nodes, "## Messages\n", *messages]
     return "\n".join([HEAD, *parts])
 
 
@@ -99,6 +98,11 @@ def _launch(file: Path) -> str:
 
 def launch_arguments(file: Path) -> list[tuple[str, str, str]]:
     """Name, default and description of each. The package `launch` need not be there: the file meets stand-ins."""
+    from unittest.mock import (  # every node imports this module, for --help, and needs no mocks
+        MagicMock,
+        patch,
+    )
+
     found: list[tuple[str, str, str]] = []
 
     def declare(name: str, default_value: str = "", description: str = "", choices: Sequence[str] = ()) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from array import array
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,10 @@ def test_the_newest_picture_wins() -> None:
     assert slot.take() is None
     slot.put({"stamp": 3}, memoryview(b""))  # an empty picture is one, too: it will be refused by name
     assert slot.take() == ({"stamp": 3}, bytearray())
+    slot.put({"stamp": 4}, memoryview(bytes(1000)))
+    with pytest.raises(TypeError):  # as if the process died in the middle
+        slot.put({"stamp": 5}, SimpleNamespace(nbytes=1000))  # type: ignore[arg-type]
+    assert slot.take() is None, "no mixture of two"
     slot.close()
 
 
