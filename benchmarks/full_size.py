@@ -33,10 +33,10 @@ def anonymous() -> int:
 def talk(folder: str, form: str, seconds: float, threads: int) -> dict[str, Any]:
     """Run the command, in this process; what is seen of it on the way."""
     import torch
-    from moshivis_ros.model.cost import memory, read_bandwidth
 
     from moshivis_ros import cli, conversation
     from moshivis_ros.audio import SAMPLE_RATE, files
+    from moshivis_ros.model.cost import memory, read_bandwidth
 
     torch.set_num_threads(threads)
     quantize, kv_cache = FORMS[form]
