@@ -1,18 +1,27 @@
-"""How sound from any source becomes one frame every 80 ms of its own time. A simulated source and a simulated clock."""
+"""How sound from any source becomes one frame every 80 ms of its own time, and is understood. A simulated source and a
+simulated clock.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from moshivis_ros.audio import SAMPLE_RATE
+from moshivis_ros.audio.files import read
 from moshivis_ros.audio.framing import AudioInput
+from moshivis_ros.conversation import Conversation
 from moshivis_ros.engine.pacing import FRAME, LONGEST_FILL, SECOND, Pacer
+from moshivis_ros.options import Options
+from moshivis_ros.sampling import Sampling
 
+MEDIA = Path(__file__).parents[1] / "media"
 EPOCH = 1_700_000_000 * SECOND  # the source's clock when this machine's shows START
 START = 5 * SECOND
 STEP = 12_000_000  # that the model takes
@@ -58,7 +67,9 @@ class Source:
             arrival = max(arrival, (time + self.chunk) / self.rate + self.lateness(rng, time))
             stamp = EPOCH + round(time * SECOND) + (self.jump[1] if time >= self.jump[0] else 0)
             if not self.lost[0] <= time < self.lost[1]:
-                messages.append((START + round(arrival * SECOND), number, stamp, self.sound[start : start + size]))
+                messages.append(
+                    (START + round(arrival * SECOND), number, stamp, self.sound[start : start + size])
+                )
         return messages
 
 
@@ -123,7 +134,9 @@ CHUNKS = (0.005, 0.02, 0.08, 0.2, 0.5, 1.0, 2.0)
 @pytest.mark.parametrize("numbered", [True, False])
 @pytest.mark.parametrize("lateness", [regular, busy_machine, bad_network, stalls])
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_every_sample_is_heard_once_whatever_the_messages(chunk: float, lateness: Lateness, numbered: bool) -> None:
+def test_every_sample_is_heard_once_whatever_the_messages(
+    chunk: float, lateness: Lateness, numbered: bool
+) -> None:
     """Ten seconds in, the source is known: not a sample is lost, doubled or interrupted, and the stamps are even."""
     sound = speech(40)
     heard = listen(Source(sound, chunk, lateness, numbered=numbered), pacer := Pacer(6 * FRAME))
@@ -199,7 +212,9 @@ def test_lost_messages_are_silence_of_their_length(seconds: float) -> None:
     heard = listen(Source(sound, 0.02, lost=(10.5, 10.5 + seconds)), pacer := Pacer(6 * FRAME))
     assert len(heard.frames) - 375 in range(-1, 2) and pacer.skipped == 0
     later = slice(15 * SAMPLE_RATE, 20 * SAMPLE_RATE)
-    shift = min(range(-2000, 2001, 10), key=lambda n: np.abs(np.roll(heard.sound, n)[later] - sound[later]).sum())
+    shift = min(
+        range(-2000, 2001, 10), key=lambda n: np.abs(np.roll(heard.sound, n)[later] - sound[later]).sum()
+    )
     assert abs(shift) <= 1920  # to a frame
 
 
@@ -209,7 +224,9 @@ def test_stamps_follow_a_clock_that_jumps(jump: int) -> None:
     heard = listen(Source(sound, 0.02, jump=(8.0, jump * SECOND)), pacer := Pacer(6 * FRAME))
     steps = np.diff(heard.stamps)
     assert (steps != FRAME).sum() == 1 and abs(steps[steps != FRAME][0] - jump * SECOND) <= FRAME
-    np.testing.assert_allclose(heard.sound[: sound.size], sound[: heard.sound.size], atol=1e-4)  # nothing else changes
+    np.testing.assert_allclose(
+        heard.sound[: sound.size], sound[: heard.sound.size], atol=1e-4
+    )  # nothing else changes
     assert pacer.skipped == 0
 
 
@@ -259,3 +276,26 @@ def test_a_long_gap_that_nobody_waited_for_is_not_filled() -> None:
     pacer.put(START + FRAME, silence, EPOCH, stamped=True, lost=False)
     pacer.put(START + 2 * FRAME, silence, EPOCH + 60 * FRAME, stamped=True, lost=True)
     assert pacer.waiting == 2 and 60 > LONGEST_FILL
+
+
+@pytest.fixture(scope="module")
+def conversation() -> Conversation:
+    """The miniature, always saying what is most likely, looking at the first scene."""
+    greedy = Options(sampling=Sampling(text_temperature=0.0, audio_temperature=0.0))
+    made = Conversation.load("builtin", greedy)
+    made.see(cv2.cvtColor(cv2.imread(str(MEDIA / "scene_a.jpg")), cv2.COLOR_BGR2RGB), wait=True)
+    return made
+
+
+@pytest.mark.parametrize("lateness", [regular, bad_network])
+@pytest.mark.parametrize("chunk", CHUNKS)
+def test_the_answer_is_the_same_whatever_the_messages(
+    chunk: float, lateness: Lateness, conversation: Conversation
+) -> None:
+    silence = np.zeros(
+        6 * SAMPLE_RATE, np.float32
+    )  # in which the source becomes known; then time for the answer
+    question = np.concatenate([silence, read(MEDIA / "question.wav"), silence[: 3 * SAMPLE_RATE]])
+    heard = listen(Source(question, chunk, lateness), Pacer(100 * FRAME))
+    conversation.reset()
+    assert "".join(conversation.step(frame).text or "" for frame in heard.frames).strip() == "It is red."

@@ -10,15 +10,12 @@ from moshivis_ros.audio import Float
 from moshivis_ros.audio.framing import AudioInput
 from moshivis_ros.engine.pacing import FRAME, Pacer
 
-BACK = 10_000_000  # nanoseconds by which a simulated clock may be behind: messages are not in order to the last tick
-FORWARD = 1_000_000_000  # a larger step of it is a jump
-
 
 class AudioQueue:
     """`max_backlog`: frames of 80 ms by which the model may be behind.
 
     `simulated`: paced by the times that tick() and put() give, not by this machine's clock: while they stand still,
-    nothing is due. When they jump, sound that waits is dropped, counted, and stamps begin anew at the new time.
+    nothing is due.
     """
 
     def __init__(self, max_backlog: int, *, simulated: bool = False) -> None:
@@ -41,12 +38,16 @@ class AudioQueue:
     def tick(self, now: int) -> None:
         """The simulated clock shows this."""
         with self._changed:
-            if not -BACK < now - self._now < FORWARD:
-                self._jumped += self._pacer.waiting
-                self._input.restart()
-                self._pacer.start(now, now)
-                self._now = now
-            self._now = max(self._now, now)
+            self._now = max(self._now, now)  # messages are not in order to the last tick
+            self._changed.notify()
+
+    def jump(self, now: int) -> None:
+        """The simulated clock has jumped: sound that waits is dropped, counted, and stamps begin anew here."""
+        with self._changed:
+            self._jumped += self._pacer.waiting
+            self._input.restart()
+            self._pacer.start(now, now)
+            self._now = now
             self._changed.notify()
 
     def put(self, data: bytes, *, now: int, stamp: int, index: int | None = None, **fields: Any) -> None:

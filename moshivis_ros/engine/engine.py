@@ -118,6 +118,10 @@ class Engine:
         """The simulated clock, nanoseconds."""
         self._send("tick", now)
 
+    def jump(self, now: int) -> None:
+        """It has jumped, back or far."""
+        self._send("jump", now)
+
     def show(self, data: memoryview, **fields: Any) -> None:
         """A picture for vision.encodings, with `stamp` (nanoseconds) and `frame_id`. Replaces one not yet
         looked at. Not copied before the next frame: a camera may be faster, and copies slow the steps down.

@@ -235,6 +235,9 @@ class EngineProcess:
     def on_tick(self, now: int) -> None:
         self._queue.tick(now)
 
+    def on_jump(self, now: int) -> None:
+        self._queue.jump(now)
+
     def on_serve(self, command: str, *arguments: Any) -> None:
         """What other software wants: see served.py."""
         if self._served is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import JumpThreshold, TimeJump  # type: ignore[attr-defined]
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -15,6 +18,10 @@ from moshivis_ros.nodes.subscription import MatchedSubscription
 
 AUDIO_DEPTH = 400  # messages that may wait: 2 s of 5 ms, while this computer is busy
 TICK_SECONDS = 0.02  # of simulated time
+# Between two messages of /clock, not between two looks at it: those of a busy computer, or in a fast simulation, are apart.
+JUMP = JumpThreshold(
+    min_forward=Duration(seconds=1), min_backward=Duration(nanoseconds=-10_000_000), on_clock_change=False
+)
 
 
 class Inputs:
@@ -27,8 +34,11 @@ class Inputs:
         self.frame_id = ""  # of the newest sound
         self._node, self._engine, self._reader = node, engine, reader
         self._sound, self.camera = Source("sound"), Source("pictures", LARGE_IMAGES)
-        tick = node.create_timer(TICK_SECONDS, self._on_tick, callback_group=hearing) if simulated else None
-        self._ticks = tick
+        self._telling = threading.Lock()  # held from a look at the clock until the engine knows: before a jump, or after
+        self._jumps = self._ticks = None
+        if simulated:
+            self._jumps = node.get_clock().create_jump_callback(JUMP, post_callback=self._on_jump)
+            self._ticks = node.create_timer(TICK_SECONDS, self._on_tick, callback_group=hearing)
         self._audio_in = MatchedSubscription(
             node, reader.type, "audio_in", self._on_audio, AUDIO_DEPTH, callback_group=hearing
         )
@@ -47,7 +57,8 @@ class Inputs:
     def close(self) -> None:
         for subscription in (*self._cameras, self._audio_in):
             subscription.close()
-        if self._ticks is not None:
+        if self._jumps is not None and self._ticks is not None:
+            self._jumps.unregister()
             self._node.destroy_timer(self._ticks)
 
     @property
@@ -65,13 +76,19 @@ class Inputs:
 
     def _on_audio(self, message: Any) -> None:
         self._sound.came()
-        now = self._node.get_clock().now().nanoseconds
-        data, fields = self._reader.read(message, now)
         self.frame_id = self._reader.frame_id(message)
-        self._engine.hear(data, now=now, **fields)
+        with self._telling:
+            now = self._node.get_clock().now().nanoseconds
+            data, fields = self._reader.read(message, now)
+            self._engine.hear(data, now=now, **fields)
 
     def _on_tick(self) -> None:
-        self._engine.tick(self._node.get_clock().now().nanoseconds)
+        with self._telling:
+            self._engine.tick(self._node.get_clock().now().nanoseconds)
+
+    def _on_jump(self, jump: TimeJump) -> None:
+        with self._telling:
+            self._engine.jump(self._node.get_clock().now().nanoseconds)
 
     def _on_image(self, message: Image) -> None:
         self._show(

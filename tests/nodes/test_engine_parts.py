@@ -98,11 +98,21 @@ def test_what_waits_when_a_simulated_clock_jumps_is_dropped_and_counted() -> Non
     queue.start(NOW)
     put(queue, 0, level=1)
     put(queue, 1, level=1)
-    queue.tick(NOW - 1000 * FRAME)
+    queue.jump(NOW - 1000 * FRAME)
     queue.tick(NOW - 997 * FRAME)
     stamp, samples = queue.get()
     assert stamp == NOW - 1000 * FRAME and not samples.any()
     assert queue.counts["frames dropped (clock jumped)"] == 2
+
+
+def test_a_look_at_a_fast_clock_that_comes_late_loses_no_sound() -> None:
+    queue = AudioQueue(max_backlog=100, simulated=True)
+    queue.start(NOW)
+    put(queue, 0, level=1)
+    put(queue, 1, level=2)
+    queue.tick(NOW + 60 * FRAME)
+    assert [round(queue.get()[1][0] * 32768) for _ in range(2)] == [1, 2]
+    assert queue.counts["frames dropped (clock jumped)"] == 0
 
 
 def test_the_newest_picture_wins() -> None:
