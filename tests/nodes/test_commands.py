@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,20 +148,20 @@ def test_a_stop_ends_a_question(shared: tuple[Robot, Talk]) -> None:
 
 def test_asleep_it_hears_its_wake_words_only(shared: tuple[Robot, Talk]) -> None:
     robot, talk = shared
-    before = len(turned(robot))
-    robot.publisher(Speaking, "speaking").publish(Speaking(asleep=True))
-    # Of two topics nothing says which comes first: asked until it sleeps.
-    robot.until(lambda: talk.hear("Wake up.") or talk.woken)
-    assert set(talk.woken) == {False}
-    talk.hear("Turn left.")
-    talk.woken.clear()
-    talk.hear("Wake up.")
+    speaking, commands = robot.publisher(Speaking, "speaking"), robot.processes[0]
+
+    def heard(asleep: bool) -> str:
+        """Of two topics nothing says which comes first: told again until it is known."""
+        speaking.publish(Speaking(asleep=asleep))
+        before = len(commands.log)
+        talk.hear("Say hello.")
+        talk.hear("Wake up.")
+        return robot.until(lambda: re.search("heard (.*)", commands.log[before:]))[1]
+
+    robot.until(lambda: heard(asleep=True) == "wake")
     robot.until(lambda: talk.woken)
-    assert len(turned(robot)) == before
-    talk.said.clear()
-    robot.publisher(Speaking, "speaking").publish(Speaking(asleep=False))
-    robot.until(lambda: talk.hear("Say hello.") or talk.said)
-    assert set(talk.said) == {"Hello."}
+    assert set(talk.woken) == {False}
+    robot.until(lambda: heard(asleep=False) == "tell")
 
 
 def test_a_dry_run_tells_and_does_nothing(robot: Robot, tmp_path: Path) -> None:
