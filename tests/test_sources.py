@@ -93,6 +93,25 @@ def test_a_damaged_file_is_named(tmp_path, name, says):
         sources.pictures(tmp_path / name)
 
 
+def test_a_camera_is_played_like_a_video_from_its_start(monkeypatch):
+    class Capture:
+        """Gives blue pictures."""
+
+        def __init__(self, index):
+            assert index == 3
+
+        def read(self):
+            return True, np.full((2, 2, 3), (255, 0, 0), np.uint8)  # BGR
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(sources.cv2, "VideoCapture", Capture)
+    frames = sources.pictures("/dev/video3")
+    (first, picture), (second, _) = next(frames), next(frames)
+    assert 0 <= first < second < 5 and (picture == (0, 0, 255)).all()
+
+
 def test_an_empty_folder_and_a_missing_camera_are_named(tmp_path):
     with pytest.raises(ImageError, match="no photos in this folder"):
         sources.pictures(tmp_path)

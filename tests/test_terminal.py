@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from rich.console import Console
 
 from moshivis_ros.shading import AWAY, LOOKING, shade, words
@@ -43,6 +44,29 @@ def test_words_stay_and_levels_move_in_a_terminal() -> None:
     assert code(AWAY) in drawn and code(LOOKING) in drawn and "gr\N{REPLACEMENT CHARACTER}een" in drawn
     assert "3.0 s old, keep: unchanged" in drawn and "3.0 s old" not in rest
     assert drawn.count("█") and "green" not in rest
+
+
+def test_what_the_model_sees_is_a_picture_of_blocks_and_other_programs_lines_stay_whole() -> None:
+    shown, file = screen(terminal=True)
+    picture = np.zeros((480, 640, 3), np.uint8)
+    picture[:240], picture[240:] = (255, 0, 0), (0, 0, 255)
+    shown.pass_on("12 % of")
+    assert file.getvalue() == "12 % of"  # a bar moves on while nothing else is shown
+    with shown:
+        shown.see(picture)
+        shown.tell("picture", "new")  # drawn with it
+        shown.over("robot")
+        drawn = file.getvalue()
+        assert drawn.count("▀") % (24 * 9) == 0 and drawn.count("▀")
+        assert "38;2;255;0;0;48;2;255;0;0m▀" in drawn and "38;2;0;0;255;48;2;0;0;255m▀" in drawn
+        shown.pass_on("talk: a warn")
+        assert "talk: a warn" not in file.getvalue()
+        shown.pass_on("ing\n")
+        assert "talk: a warning" in file.getvalue()
+        file.truncate(0)
+        shown.see(None)
+        shown.over("robot")
+    assert "▀" not in file.getvalue()
 
 
 def test_without_a_terminal_only_what_is_said_is_written() -> None:

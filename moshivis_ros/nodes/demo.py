@@ -1,39 +1,41 @@
 """The whole robot on one machine without hardware: real nodes in processes of their own, a recorded question,
 photos.
 
-`make talk`, or `ros2 run moshivis_ros demo`. Prints what the robot says and sees while it does, leaves a bag,
-conversation.wav, transcript.json and report.html, and ends by itself.
+`make talk`, or `ros2 run moshivis_ros demo`. Shows what the robot says and sees while it does, leaves a bag,
+conversation.wav, transcript.json and report.html, and ends by itself. With --live you ask yourself, until Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import codecs
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
 from moshivis_ros import arguments
 from moshivis_ros.audio import SAMPLE_RATE
 from moshivis_ros.audio.files import read
 from moshivis_ros.errors import MoshiVisError
-from moshivis_ros.msg import Audio, ImageCacheStatus, Transcript
-from moshivis_ros.nodes.messages import to_nanoseconds
+from moshivis_ros.nodes.watch import Shown
 from moshivis_ros.recording import report
+from moshivis_ros.terminal import Screen
 from moshivis_ros.vision.sources import photos
 
 NAMESPACE = "/moshivis_demo"
@@ -45,7 +47,9 @@ START_SECONDS = 60.0
 LOAD_SECONDS = 3600.0  # a model of 16 GB may have to be downloaded first
 END_SECONDS = 20.0
 LISTENERS = 3  # to the question: talk, recorder, demo; who is not there when it begins misses its beginning
-VIEWERS = 2  # of the camera: talk, recorder
+VIEWERS = 2  # of the camera: talk, recorder; in a terminal the demo, too
+COLOURED = {"RCUTILS_COLORIZED_OUTPUT": "1", "TQDM_POSITION": "-1"}  # logs, and bars of downloads, as in a terminal
+PAGE = ("127.0.0.1", 8765)  # of the dashboard
 QUESTION = "audio_file"  # ends when it has asked
 
 
@@ -62,11 +66,7 @@ class DemoError(MoshiVisError):
 
 def main(args: list[str] | None = None) -> int:
     options = _options(args)
-    code = staged(partial(_talk, options))
-    if not code:
-        print(f"\nlisten to {options.out / 'conversation.wav'} (left the robot, right you); "
-              f"the words are in {options.out / 'transcript.json'}")  # fmt: skip
-    return code
+    return staged(partial(_talk, options))
 
 
 def staged(play: Callable[[ExitStack], None]) -> int:
@@ -110,9 +110,15 @@ def _options(args: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("conversation"), help="folder for what is recorded")
     parser.add_argument("--speaker", action="store_true", help="also play the robot's voice")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="ask it yourself: this machine's microphone, loudspeaker and camera (or --images), until Ctrl-C",
+    )
+    parser.add_argument("--dashboard", action="store_true", help="also serve the dashboard, and open it in a browser")
     options = parser.parse_args(args)
     options.audio = options.audio or shared("media") / "question.wav"
-    options.images = options.images or shared("media")
+    options.images = options.images or (Path("/dev/video0") if options.live else shared("media"))
     return options
 
 
@@ -134,45 +140,87 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     model = options.model
     if model == "builtin":
         print(BUILTIN)
-    node = Demo()
+    screen = Screen()
+    node = Demo(screen)
     stack.callback(node.destroy_node)
-    talk = stack.enter_context(running("talk", model=model, device=options.device))
+    talk = stack.enter_context(running(screen, "talk", model=model, device=options.device))
     bag = options.out / time.strftime("bag_%Y-%m-%d_%H-%M-%S")
-    recorder = stack.enter_context(running("recorder", folder=str(bag)))
-    if options.speaker:
-        stack.enter_context(running("speaker"))
+    recorder = stack.enter_context(running(screen, "recorder", folder=str(bag)))
     nodes = {"talk": talk, "recorder": recorder}
+    if options.speaker or options.live:
+        nodes["speaker"] = stack.enter_context(running(screen, "speaker"))
+    if options.dashboard:
+        nodes["dashboard"] = stack.enter_context(running(screen, "dashboard", host=PAGE[0], port=PAGE[1]))
+        node.until(_is_served, nodes, START_SECONDS)
+        webbrowser.open("http://{}:{}".format(*PAGE))
+    if options.live:
+        camera = {"path": str(options.images), "loop": True, "format": "jpeg"}
+        nodes["video_file"] = stack.enter_context(running(screen, "video_file", **camera))
+        nodes["microphone"] = stack.enter_context(running(screen, "microphone", "audio_in:=audio_raw"))
+        nodes["echo_canceller"] = stack.enter_context(running(screen, "echo_canceller"))
+        node.until(node.is_shown, nodes, START_SECONDS)
     print(f"loading {model} ...")
     node.change_state(Transition.TRANSITION_CONFIGURE, nodes)
-    seconds = read(options.audio).size / SAMPLE_RATE + options.seconds
-    pictures = photos(options.images) if options.images.is_dir() else [options.images]
-    question = {"path": str(options.audio), "tail": options.seconds, "listeners": LISTENERS}
-    for turn, picture in enumerate(pictures):
-        node.until(lambda: not node.is_shown(), nodes, START_SECONDS)
-        with running("video_file", path=str(picture), loop=True, format="jpeg", listeners=VIEWERS) as camera:
-            showing = {**nodes, "video_file": camera}
-            node.until(node.is_shown, showing, START_SECONDS)
-            if not turn:
-                node.change_state(Transition.TRANSITION_ACTIVATE, showing)
-            print(f"\n[shown {picture.name}, asked {options.audio.name}]", flush=True)
-            node.asked = 0
-            with running("audio_file", **question) as voice:
-                node.until(partial(node.has_heard, seconds), {**showing, QUESTION: voice}, None)
+    with screen:
+        if options.live:
+            _ask_yourself(node, nodes)
+        else:
+            _ask(options, node, nodes)
     node.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
     _stop("recorder", recorder)
     if not node.frames:
         raise DemoError("the robot said nothing, not even silence: no message came on audio_out")
-    print(f"\n\n{node.frames} frames of 80 ms, {node.refreshes} pictures seen")
+    print(f"\n{node.frames} frames of 80 ms, {node.refreshes} pictures seen")
     wav, transcript = options.out / "conversation.wav", options.out / "transcript.json"
     report.write(bag, options.out / "report.html", wav, transcript)
     print(f"\nlisten to {wav} (left the robot, right you); the words are in {transcript},\n"
           f"all of it in {options.out / 'report.html'}, recorded as {bag}")  # fmt: skip
 
 
+def _ask(options: argparse.Namespace, node: Demo, nodes: dict[str, subprocess.Popen[bytes]]) -> None:
+    """The recorded question about each picture."""
+    screen = node.screen
+    seconds = read(options.audio).size / SAMPLE_RATE + options.seconds
+    pictures = photos(options.images) if options.images.is_dir() else [options.images]
+    question = {"path": str(options.audio), "tail": options.seconds, "listeners": LISTENERS}
+    viewers = VIEWERS + screen.console.is_terminal
+    for turn, picture in enumerate(pictures):
+        node.until(lambda: not node.is_shown(), nodes, START_SECONDS)
+        with running(screen, "video_file", path=str(picture), loop=True, format="jpeg", listeners=viewers) as camera:
+            showing = {**nodes, "video_file": camera}
+            node.until(node.is_shown, showing, START_SECONDS)
+            if not turn:
+                node.change_state(Transition.TRANSITION_ACTIVATE, showing)
+            screen.note(f"[shown {picture.name}, asked {options.audio.name}]")
+            node.asked = 0
+            with running(screen, "audio_file", **question) as voice:
+                node.until(partial(node.has_heard, seconds), {**showing, QUESTION: voice}, None)
+
+
+def _ask_yourself(node: Demo, nodes: dict[str, subprocess.Popen[bytes]]) -> None:
+    """Until Ctrl-C, which ends the conversation and not the demo."""
+    node.change_state(Transition.TRANSITION_ACTIVATE, nodes)
+    node.screen.note("[ask it about what the camera sees; Ctrl-C ends the conversation]")
+    try:
+        node.until(lambda: False, nodes, None)
+    except Stopped:
+        stop.clear()
+
+
+def _is_served() -> bool:
+    try:
+        socket.create_connection(PAGE, 0.1).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
-def running(executable: str, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(screen: Screen, executable: str, *remappings: str, **parameters: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A node in a process of its own, ended at the end."""
     command = [prefix() / "lib" / "moshivis_ros" / executable, "--ros-args", "-r", f"__ns:={NAMESPACE}"]
+    for remapping in remappings:
+        command += ["-r", remapping]
     for name, value in parameters.items():
         text = str(value).lower() if isinstance(value, bool) else value
         command += [
@@ -182,11 +230,24 @@ def running(executable: str, **parameters: Any) -> Iterator[subprocess.Popen[byt
             else f"{name}:={text}",
         ]
     # A session of its own: Ctrl-C is for the demo, which ends its nodes in the right order.
-    process = subprocess.Popen([str(part) for part in command], start_new_session=True)
+    given = [str(part) for part in command]
+    if screen.console.is_terminal:  # which is the screen's; programs that write to it as well spoil the picture
+        process = subprocess.Popen(
+            given, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **COLOURED}
+        )
+        threading.Thread(target=_pass_on, args=(process.stdout, screen), daemon=True).start()
+    else:
+        process = subprocess.Popen(given, start_new_session=True)
     try:
         yield process
     finally:
         _stop(executable, process)
+
+
+def _pass_on(output: IO[bytes], screen: Screen) -> None:
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    while data := os.read(output.fileno(), 65536):
+        screen.pass_on(decode(data))
 
 
 def _stop(name: str, process: subprocess.Popen[bytes]) -> None:
@@ -201,19 +262,16 @@ def _stop(name: str, process: subprocess.Popen[bytes]) -> None:
 
 
 class Demo(Node):
-    """Drives the talk node and prints what comes out of it."""
+    """Drives the talk node, and shows on the screen what comes out of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, screen: Screen) -> None:
         super().__init__("demo", namespace=NAMESPACE)
+        self.screen = screen
         self.frames = self.refreshes = 0
         self.asked = 0  # stamp of the first sound on audio_in, ns
         self._newest = 0  # of the newest on audio_out
         self._state: Any = self.create_client(ChangeState, "talk/change_state")
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self.create_subscription(Audio, "audio_in", self._on_question, 100)
-        self.create_subscription(Audio, "audio_out", self._on_audio, 10)
-        self.create_subscription(Transcript, "transcript", self._on_transcript, 50)
-        self.create_subscription(ImageCacheStatus, "image_cache", self._on_image_cache, latched)
+        self._shown = Shown(self, screen, self.on_event)
 
     def until(
         self, condition: Callable[[], object], nodes: dict[str, subprocess.Popen[bytes]], timeout: float | None
@@ -247,24 +305,13 @@ class Demo(Node):
         """The answer to so much of the sound that it was asked with."""
         return bool(self.asked) and self._newest - self.asked >= seconds * 1e9
 
-    def _on_question(self, message: Audio) -> None:
-        self.asked = self.asked or to_nanoseconds(message.header.stamp)
-
-    def _on_audio(self, message: Audio) -> None:
-        self.frames += 1
-        self._newest = to_nanoseconds(message.header.stamp)
-
-    def _on_transcript(self, message: Transcript) -> None:
-        if not message.final:
-            print(
-                "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message.text),
-                end="",
-                flush=True,
-            )
-
-    def _on_image_cache(self, message: ImageCacheStatus) -> None:
-        if message.refreshes > self.refreshes:
-            self.refreshes = message.refreshes
-            print(
-                f"\n[sees a new picture: {message.reason}, encoded in {message.encode_ms:.0f} ms]", flush=True
-            )
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Of the conversation, as Observer tells them."""
+        if event["kind"] == "level" and event["side"] == "user":
+            self.asked = self.asked or event["stamp"]
+        elif event["kind"] == "level":
+            self.frames += 1
+            self._newest = event["stamp"]
+        elif event["kind"] == "sight" and event["refreshes"] > self.refreshes:
+            self.refreshes = event["refreshes"]
+            self.screen.note(f"[sees a new picture: {event['reason']}, encoded in {event['encode_ms']:.0f} ms]")

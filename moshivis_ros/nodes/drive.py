@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import subprocess
 import time
 from contextlib import ExitStack
 from functools import partial
@@ -26,9 +27,10 @@ from moshivis_ros import arguments
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
 from moshivis_ros.audio.files import read
 from moshivis_ros.audio.pcm import encode
-from moshivis_ros.msg import Audio, ImageCacheStatus, Speaking, Transcript
+from moshivis_ros.msg import Audio
 from moshivis_ros.nodes.demo import START_SECONDS, Demo, DemoError, running, shared, staged
 from moshivis_ros.nodes.messages import to_audio, to_nanoseconds
+from moshivis_ros.terminal import Screen
 
 FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
 ANSWER_SECONDS = 60.0
@@ -48,7 +50,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _drive(options: argparse.Namespace, stack: ExitStack) -> None:
-    robot = Drive()
+    screen = Screen()
+    robot = Drive(screen)
     stack.callback(robot.destroy_node)
     given: dict[str, dict[str, Any]] = {
         "talk": {"model": options.model, "device": options.device},
@@ -56,32 +59,36 @@ def _drive(options: argparse.Namespace, stack: ExitStack) -> None:
         "listener": {"model": options.whisper},
         "commands": {"commands": options.commands or shared("config") / "drive.yaml"},
     }
-    nodes = {name: stack.enter_context(running(name, **{k: str(v) for k, v in given[name].items()})) for name in NODES}
+    nodes = {name: stack.enter_context(running(screen, name, **{k: str(v) for k, v in given[name].items()})) for name in NODES}
     robot.change_state(Transition.TRANSITION_CONFIGURE, nodes)
     robot.until(lambda: robot.told and robot.heading is not None and robot.has_listeners(), nodes, START_SECONDS)
+    with screen:
+        _tell_and_ask(robot, nodes)
+    robot.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
+    if not re.search(r"\w", robot.answer):
+        raise DemoError("the robot did not answer")
+    print(f"\nturned {math.degrees(robot.heading or 0.0):.0f} degrees, and tells: {robot.answer}")
+
+
+def _tell_and_ask(robot: Drive, nodes: dict[str, subprocess.Popen[bytes]]) -> None:
     robot.change_state(Transition.TRANSITION_ACTIVATE, nodes)
     robot.until(lambda: robot.seen, nodes, START_SECONDS)
-
-    print("\n[told: turn left]", flush=True)
+    robot.screen.note("[told: turn left]")
     robot.speak(read(shared("media") / "turn_left.wav"))
     robot.until(lambda: robot.turned, nodes, ANSWER_SECONDS)
     robot.until(robot.has_looked, nodes, ANSWER_SECONDS)
     robot.until(lambda: not robot.speaking, nodes, ANSWER_SECONDS)
-    print("\n[asked: what do you see]", flush=True)
+    robot.screen.note("[asked: what do you see]")
     robot.answer = robot.heard = ""
     robot.speak(read(shared("media") / "what_do_you_see.wav"))
     robot.until(lambda: robot.answer and robot.heard, nodes, ANSWER_SECONDS)
-    robot.change_state(Transition.TRANSITION_DEACTIVATE, nodes)
-    if not re.search(r"\w", robot.answer):
-        raise DemoError("the robot did not answer")
-    print(f"\n\nturned {math.degrees(robot.heading or 0.0):.0f} degrees, and tells: {robot.answer}")
 
 
 class Drive(Demo):
     """The voice that is heard, and the base's own software: it turns by so much as `turn` says, by its odometry."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, screen: Screen) -> None:
+        super().__init__(screen)
         self.heading: float | None = None  # radians, to the left; None: no odometry yet
         self.turned = self.seen = 0  # when the base was there, and of what time the picture in the cache is; ns, 0: not yet
         self.told = self.speaking = False  # by the listener; whether anybody speaks
@@ -92,8 +99,6 @@ class Drive(Demo):
         self._base = self.create_publisher(Twist, "cmd_vel", 1)
         self.create_subscription(Odometry, "odom", self._on_odometry, 10)
         self.create_subscription(Float64, "turn", self._on_turn, 10)
-        self.create_subscription(Speaking, "speaking", self._on_speaking, 10)
-        self.create_subscription(Transcript, "user_transcript", self._on_user, 50)
         self._look, self._asked_to_look = self.create_client(Trigger, "talk/refresh_image"), 0.0
         self._begin, self._index = time.time_ns(), 0
         self.create_timer(FRAME_SECONDS, self._on_frame)
@@ -139,19 +144,13 @@ class Drive(Demo):
             self._goal, self.turned = None, to_nanoseconds(message.header.stamp)
         self._base.publish(command)
 
-    def _on_speaking(self, message: Speaking) -> None:
-        self.told, self.speaking = True, message.robot or message.user
-
-    def _on_user(self, message: Transcript) -> None:
-        if message.final:
-            self.heard = message.text
-            print(f"\n[heard: {message.text}]", flush=True)
-
-    def _on_transcript(self, message: Transcript) -> None:
-        super()._on_transcript(message)
-        if message.final:
-            self.answer = message.text
-
-    def _on_image_cache(self, message: ImageCacheStatus) -> None:
-        super()._on_image_cache(message)
-        self.seen = to_nanoseconds(message.header.stamp)
+    def on_event(self, event: dict[str, Any]) -> None:
+        super().on_event(event)
+        if event["kind"] == "speaking":
+            self.told, self.speaking = True, event["robot"] or event["user"]
+        elif event["kind"] == "sight":
+            self.seen = event["stamp"]
+        elif event["kind"] == "said" and event["final"] and event["speaker"] == "user":
+            self.heard = event["text"]
+        elif event["kind"] == "said" and event["final"]:
+            self.answer = event["text"]

@@ -38,7 +38,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class Observer:
-    """Calls `tell` with events, dicts with a `kind`: level (side, rms), said (speaker, text, gate, final, utterance), gate
+    """Calls `tell` with events, dicts with a `kind`: level (side, rms, stamp of the sound in ns), said (speaker, text, gate, final, utterance), gate
     (value), sight (the fields of ImageCacheStatus; stamp in ns, 0 without a picture), speaking (robot, user, muted, asleep),
     diagnostics (name, level, words, values). `voice`: called with frames of the robot's voice, float32 [1920] at 24 kHz,
     and with None where what was given before is not to be heard any more.
@@ -69,9 +69,9 @@ class Observer:
         except AudioError as error:
             self._node.get_logger().warning(f"not heard: {error}", throttle_duration_sec=5.0)
             return
-        for _, frame in frames:
-            rms = float(np.sqrt(np.mean(frame**2)))
-            self._tell({"kind": "level", "side": "robot" if robot else "user", "rms": round(rms, 5)})
+        for stamp, frame in frames:
+            rms = round(float(np.sqrt(np.mean(frame**2))), 5)
+            self._tell({"kind": "level", "side": "robot" if robot else "user", "rms": rms, "stamp": stamp})
             if robot:
                 self._voice(frame)
 

@@ -43,15 +43,19 @@ class Kept:
     width: int
 
     @cached_property
-    def jpeg(self) -> bytes:
+    def pixels(self) -> Picture:
         """Raises ImageError for what the camera compressed in an unknown way."""
-        picture = self.picture
-        if picture is None and not self.width and "jpeg" in self.format.lower():
+        if self.picture is not None:
+            return self.picture
+        return _small(decode_compressed(self.compressed, self.format), self.width)
+
+    @cached_property
+    def jpeg(self) -> bytes:
+        """Raises the same."""
+        if self.picture is None and not self.width and "jpeg" in self.format.lower():
             return self.compressed
-        if picture is None:
-            picture = _small(decode_compressed(self.compressed, self.format), self.width)
         _, encoded = cv2.imencode(
-            ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+            ".jpg", cv2.cvtColor(self.pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
         )
         return encoded.tobytes()
 

@@ -1,4 +1,4 @@
-"""A video, a photo or a folder of photos -> image or image/compressed, for a robot without a camera. Begins
+"""A video, a photo, a folder of photos or a camera -> image or image/compressed, for a robot without a camera node. Begins
 with its first listener.
 """
 
@@ -19,7 +19,7 @@ from moshivis_ros.vision.encodings import Picture
 from moshivis_ros.vision.sources import pictures
 
 PARAMETERS = [
-    Parameter("path", "", "a video, a photo, or a folder of photos for a slide show"),
+    Parameter("path", "", "a video, a photo, a folder of photos for a slide show, or a camera such as /dev/video0"),
     Parameter(
         "rate", 10.0, "pictures per second; slides are repeated, videos lose or repeat frames", (0.1, 60.0)
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 try:
@@ -11,14 +12,17 @@ except ImportError as missing:
     from moshivis_ros.errors import MissingDependencyError
 
     raise MissingDependencyError("watch needs ROS 2: source its setup file, or use the .venv of `make`") from missing
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
+from moshivis_ros.errors import ImageError
 from moshivis_ros.nodes import observer
 from moshivis_ros.nodes.interface import declare
 from moshivis_ros.nodes.observer import Observer
+from moshivis_ros.nodes.pictures import Pictures
 from moshivis_ros.shading import printable
-from moshivis_ros.terminal import Screen
+from moshivis_ros.terminal import SIGHT, Screen
 
 DESCRIPTION = """\
 Shows what a running talk node hears, says, sees and decides, until Ctrl-C. Every word is shaded by how much the model looked
@@ -28,14 +32,27 @@ LEVELS = ("", "yellow", "bold red", "bold red")  # of diagnostics
 COUNTED = ("dropped", "lost", "over 80 ms")
 
 
-class Watch(Node):
-    def __init__(self, screen: Screen, namespace: str, arguments: list[str]) -> None:
-        super().__init__("watch", namespace=namespace, cli_args=arguments)
-        declare(self, observer.PARAMETERS)
-        self._screen = screen
-        self._observer = Observer(self, self._tell, lambda frame: None)
+class Shown:
+    """Shows on a screen what a node can observe of the conversation in its namespace. `also`: called with every event of
+    the Observer, after it was shown.
+    """
+
+    def __init__(self, node: Node, screen: Screen, also: Callable[[dict[str, Any]], None] = lambda event: None) -> None:
+        declare(node, observer.PARAMETERS)
+        self._node, self._screen, self._also = node, screen, also
+        self._seen = 0  # stamp of the picture that is shown
+        self._pictures = (
+            Pictures(node, SIGHT[0], lambda kept: None, MutuallyExclusiveCallbackGroup())
+            if screen.console.is_terminal
+            else None
+        )
+        self._observer = Observer(node, self._tell, lambda frame: None)
 
     def _tell(self, event: dict[str, Any]) -> None:
+        self._show(event)
+        self._also(event)
+
+    def _show(self, event: dict[str, Any]) -> None:
         screen, kind = self._screen, event["kind"]
         if kind == "said" and event["speaker"] == "user":
             self._hear(event)
@@ -50,11 +67,23 @@ class Watch(Node):
         elif kind == "sight":
             age = f"{event['age']:.1f} s old, " if event["stamp"] else "none, "
             screen.tell("picture", f"{age}{event['decision']}: {event['reason']}, scene distance {event['distance']:.3f}")
+            if event["stamp"] != self._seen:
+                self._see(event["stamp"])
         elif kind == "speaking":
             states = [name for name in ("robot", "user", "muted", "asleep") if event[name]]
             screen.tell("speaking", ", ".join(states))
         else:
             self._diagnose(event)
+
+    def _see(self, stamp: int) -> None:
+        kept = self._pictures.of(stamp) if self._pictures is not None else None
+        if stamp and kept is None:
+            return  # it may yet come: the next status tells of it again
+        self._seen = stamp
+        try:
+            self._screen.see(kept.pixels if kept is not None else None)
+        except ImageError as error:
+            self._node.get_logger().warning(f"a picture is not shown: {error}")
 
     def _hear(self, event: dict[str, Any]) -> None:
         """Each part is a new guess at all that the user says."""
@@ -69,6 +98,12 @@ class Watch(Node):
         times = [f"{key[-8:-5]} {values[key]}" for key in values if key.startswith("frame time")]
         frame = [f"frame {', '.join(times)} of 80 ms"] if times else []
         self._screen.tell(event["name"], "; ".join([event["words"], *frame, *counted]), LEVELS[event["level"]])
+
+
+class Watch(Node):
+    def __init__(self, screen: Screen, namespace: str, arguments: list[str]) -> None:
+        super().__init__("watch", namespace=namespace, cli_args=arguments)
+        self._shown = Shown(self, screen)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -83,7 +83,12 @@ def camera(index: int = 0) -> Iterator[tuple[float, Picture]]:
 
 
 def pictures(source: str | Path, seconds: float = 5.0) -> Iterator[tuple[float, Picture]]:
-    """A photo, a folder of photos (`seconds` each) or a video, whichever `source` is. Raises ImageError."""
+    """A photo, a folder of photos (`seconds` each), a camera (/dev/video0) or a video, whichever `source` is: (time in
+    seconds from its start, RGB picture). Raises ImageError.
+    """
+    if device := re.fullmatch(r"/dev/video(\d+)", str(source)):
+        begin = time.monotonic()
+        return ((when - begin, picture) for when, picture in camera(int(device[1])))
     if os.path.isdir(os.path.expanduser(source)):
         return slides(source, seconds)
     if Path(source).suffix.lower() in PHOTOS:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import signal
+from array import array
 from pathlib import Path
 
+import cv2
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Speaking, Transcript
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from robot import Robot
+from sensor_msgs.msg import CompressedImage
 
-from moshivis_ros.nodes.messages import to_audio
+from moshivis_ros.nodes.messages import to_audio, to_time
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -29,7 +32,13 @@ def test_what_goes_on_is_seen_in_a_terminal(robot: Robot, tmp_path: Path) -> Non
     slow = DiagnosticStatus(level=DiagnosticStatus.WARN, name=f"{robot.namespace}/talk: engine", message="too slow for this")
     slow.values = [KeyValue(key="frame time p50 (ms)", value="91.5"), KeyValue(key="frames dropped (too slow)", value="7")]
     other = DiagnosticStatus(name="/another/talk: engine", message="somebody else")
-    expected = ("say this", "48;2;255;166;0m", "keep: unchanged", "too slow for this", "p50 91.5", "frames dropped (too slow): 7", "speaking: user, asleep")
+    camera = robot.publisher(CompressedImage, "image/compressed")
+    green = np.full((48, 64, 3), (0, 255, 0), np.uint8)
+    picture = CompressedImage(format="png", data=array("B", cv2.imencode(".png", green)[1].tobytes()))
+    picture.header.stamp = to_time(5_000_000_000)
+    sight = ImageCacheStatus(decision="keep", reason="unchanged", has_image=True, distance=0.125)
+    sight.header.stamp = picture.header.stamp
+    expected = ("48;2;0;255;0m▀", "say this", "48;2;255;166;0m", "keep: unchanged", "too slow for this", "p50 91.5", "frames dropped (too slow): 7", "speaking: user, asleep")
 
     def seen() -> bool:
         words.publish(Transcript(text=" say this", gate=1.0))
@@ -37,7 +46,8 @@ def test_what_goes_on_is_seen_in_a_terminal(robot: Robot, tmp_path: Path) -> Non
         gate.publish(Gate(normalised=0.75))
         voice.publish(to_audio(loud, robot.spoken, robot.spoken * 80_000_000))
         robot.spoken += 1
-        cache.publish(ImageCacheStatus(decision="keep", reason="unchanged", has_image=True, distance=0.125))
+        camera.publish(picture)
+        cache.publish(sight)
         state.publish(Speaking(user=True, asleep=True))
         health.publish(DiagnosticArray(status=[other, slow]))
         return all(text in watch.log for text in (*expected, "0.75", "scene distance 0.125", "█"))
