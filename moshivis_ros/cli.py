@@ -44,9 +44,7 @@ def verify(parser: Parser) -> Run:
     )
     parser.epilog = "exit status: 0 all equal, 1 something differs, 2 the folder cannot be used"
     parser.add_argument("folder", help="with model.safetensors, config.yaml and golden.npz")
-    parser.add_argument(
-        "--device", type=arguments.device, default="cpu", help="cpu, cuda, ... (%(default)s)"
-    )
+    parser.add_argument("--device", type=arguments.device, default="cpu", help="cpu, cuda, ... (%(default)s)")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -70,7 +68,9 @@ def init(parser: Parser) -> Run:
         "weights. What it says is noise."
     )
     parser.add_argument("folder", help="made if it is not there")
-    parser.add_argument("--size", default="tiny", help="of the network: tiny, or full, which is 17.0 GB on disk (%(default)s)")
+    parser.add_argument(
+        "--size", default="tiny", help="of the network: tiny, or full, which is 17.0 GB on disk (%(default)s)"
+    )
     parser.add_argument(
         "--seed", type=arguments.seed, default=0, help="the same seed gives the same weights (%(default)s)"
     )
@@ -122,7 +122,7 @@ COMMANDS = {
     "replay": (of_module("recording.replay"), "a recorded conversation with another policy or model"),
     "watch": (of_module("nodes.watch"), "a running talk node in the terminal (needs ROS 2)"),
     "study-refresh": (of_module("study.command"), "compare policies of looking again"),
-    "make-dialogues": (of_module("training.make_dialogues"), "write a data set of spoken dialogues"),
+    "make-dialogues": (of_module("data.command"), "write a data set of spoken dialogues"),
     "look": (of_module("evaluation.look"), "a page to see and hear: a data set, training, a checkpoint"),
     "train": (of_module("training.train"), "one stage of training, from a configuration file"),
     "eval": (of_module("evaluation.dialogue_test"), "ask a model questions and score its answers"),

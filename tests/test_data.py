@@ -1,0 +1,417 @@
+"""Dialogues about pictures of one's own: a language model's server that is well and one that is not, voices, kills, bags."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import wave
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from chat_server import chat_server, completion, well
+
+from moshivis_ros.cli import main
+from moshivis_ros.data import filters, prompts, writer
+from moshivis_ros.data.folder import SampleFolder
+from moshivis_ros.data.pictures import encoded, find
+from moshivis_ros.data.script import SWITCH, Author
+from moshivis_ros.data.voices import voice
+from moshivis_ros.data.writer import Endpoint, Message
+from moshivis_ros.errors import AudioError, ConfigError, EndpointError
+
+ASK = [Message("user", "What do you see?")]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three pictures, one of them with a caption."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for name in ("a.png", "b.png", "more/a.jpg"):
+        cv2.imwrite(str(folder / name), np.full((40, 60, 3), 128, np.uint8))
+    (folder / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "A grey wall."}\n')
+    return folder
+
+
+def make(out: Path, photos: Path, url: str, *more: str) -> int:
+    return main(
+        ["make-dialogues", str(out), "--images", str(photos), "--endpoint", url, "--model", "m", *more]
+    )
+
+
+def samples(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "dialogues.jsonl").read_text().splitlines()]
+
+
+def check_whole(out: Path, count: int) -> None:
+    """So many samples, each once, with all of its files, and nothing besides."""
+    lines = samples(out)
+    assert len({line["path"] for line in lines}) == len(lines) == count
+    for line in lines:
+        with wave.open(str(out / line["path"])) as file:
+            assert (file.getnchannels(), file.getframerate()) == (2, 24000)
+            assert file.getnframes() / 24000 == pytest.approx(line["duration"], abs=0.001)
+        beside = json.loads((out / line["path"]).with_suffix(".json").read_text())
+        assert [w for w, _, _ in beside["alignments"]] and beside["images"] == [
+            {"path": line["image"], "at": 0.0}
+        ]
+        assert cv2.imread(str(out / line["image"])) is not None
+    names = {Path(line["path"]).stem for line in lines}
+    assert {file.stem for file in out.glob("*.wav")} == names and not list(out.rglob("*.part*"))
+
+
+def test_dialogues_about_pictures_end_to_end(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    with chat_server() as server:
+        assert make(out, photos, server.url, "--each", "2", "--price", "1", "10", "--plan") == 0
+        told = capsys.readouterr().out
+        assert "3 pictures, 2 of them without a caption" in told and "to make: 6 dialogues" in told
+        assert "cost: about 0." in told and "the other 5 about" in told
+        check_whole(out, 1)
+        assert make(out, photos, server.url, "--each", "2") == 0
+        asked = len(server.asked)
+        assert make(out, photos, server.url, "--each", "2") == 0 and len(server.asked) == asked
+    check_whole(out, 6)
+    line = next(line for line in samples(out) if line["path"] == "a-0-PROP.wav")
+    turns = line["turns"]
+    assert 3 <= len(turns) <= 6 and turns[0]["question"].startswith("What about thing")  # without "Friend:"
+    words = json.loads((out / "a-0-PROP.json").read_text())["alignments"]
+    assert "metres" in [word for word, _, _ in words] and '"' not in str([word for word, _, _ in words])
+    speechless = [json.loads(text) for text in (out / "speechless.jsonl").read_text().splitlines()]
+    assert sorted(s["image"] for s in speechless) == [
+        "pictures/a.png",
+        "pictures/b.png",
+        "pictures/more-a.jpg",
+    ]
+    assert {s["text"] for s in speechless} >= {"A grey wall."} and all(
+        s["prompt"] in prompts.SPEECHLESS for s in speechless
+    )
+    seen = [m for m in server.asked if isinstance(m[-1]["content"], list)]
+    assert len(seen) == 2  # the picture is sent for its caption alone, and only where it has none
+    assert seen[0][0]["content"][1]["image_url"]["url"].startswith("data:image/")
+    assert any("A grey wall." in m[0]["content"] for m in server.asked)
+    assert main(["look", str(out)]) == 0
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "./pictures/more-a.jpg" in page and "./a-0-PROP.wav" in page and "6 dialogues" in page
+
+
+def test_faults_that_pass_are_waited_for(photos: Path) -> None:
+    faults = iter(
+        [(500, "oops"), (429, "slow down"), (200, "<html>hello</html>"), (200, "{}"), (200, completion(None))]
+    )
+    with chat_server(lambda messages: next(faults, None) or "I see a wall.") as server:
+        written = Endpoint(server.url, "m", pause=0.001)(ASK)
+    assert (
+        written.text == "I see a wall."
+        and (written.read, written.said) == (100, 10)
+        and len(server.asked) == 6
+    )
+
+
+def test_a_server_that_stalls_or_is_not_there_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "ATTEMPTS", 3)
+    with chat_server(lambda messages: None) as server:
+        with pytest.raises(EndpointError, match="no success in 3 attempts, at last no answer .ReadTimeout"):
+            Endpoint(server.url, "m", timeout=0.2, pause=0.001)(ASK)
+        assert len(server.asked) == 3
+    with pytest.raises(EndpointError, match="no answer .ConnectError"):
+        Endpoint(server.url, "m", pause=0.001)(ASK)
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"), [(404, "is there /v1"), (401, "OPENAI_API_KEY"), (400, "what the server says")]
+)
+def test_a_refusal_is_not_asked_twice(
+    status: int, advice: str, photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    with chat_server(lambda messages: (status, '{"error": "no"}')) as server:
+        assert make(tmp_path / "out", photos, server.url) == 2
+    error = capsys.readouterr().err
+    assert f"{status}" in error and advice in error and len(server.asked) == 1
+
+
+def test_no_more_requests_at_a_time_than_allowed(photos: Path, tmp_path: Path) -> None:
+    out, three = tmp_path / "out", threading.Event()
+
+    def answer(messages: list[dict[str, Any]]) -> str:
+        if server.most >= 3:
+            three.set()
+        if (out / "dialogues.jsonl").exists():  # the first dialogue is made alone
+            assert three.wait(60)
+        return well(messages)
+
+    with chat_server(answer) as server:
+        assert make(out, photos, server.url, "--each", "3", "--parallel", "3") == 0
+    assert three.is_set() and server.most == 3
+    check_whole(out, 9)
+
+
+def test_lines_that_nobody_can_say_are_counted(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    def answer(messages: list[dict[str, Any]]) -> str:
+        told = str(messages[0]["content"])
+        if "where something is" in told:
+            return "I'm sorry, but as an AI language model I cannot help."
+        if "how many there are" in told and told.startswith("You are a friendly"):
+            return "* **Three** chairs"
+        return well(messages)
+
+    out = tmp_path / "out"
+    with chat_server(answer) as server:
+        assert make(out, photos, server.url, "--each", "3", "--kinds", "PROP", "LOC", "NUM") == 0
+    told = capsys.readouterr().out
+    assert "left out: 3 (refusal 3)" in told  # LOC: one of each picture
+    check_whole(out, 6)
+    assert main(["look", str(out)]) == 0
+    assert "3 more were left out: refusal 3." in (out / "index.html").read_text(encoding="utf-8")
+    with chat_server(answer) as server:
+        assert make(out, photos, server.url, "--each", "3", "--kinds", "PROP", "LOC", "NUM") == 0
+        assert not server.asked  # neither made nor rejected twice
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", "empty"),
+        ("I cannot assist with that.", "refusal"),
+        ('{"question": "What is it?"}', "wrong format"),
+        ("What is it? Assistant: A chair.", "wrong format"),
+        ("Here you are:\n- a chair\n- a table", "markup"),
+        ("A **red** chair.", "markup"),
+        ("这是一把椅子。", "not English"),
+        ("It is very very very very very very red.", "repetition"),
+        ("The chair is red and tall.", "repetition"),
+        ("As described in the caption, it is red.", "speaks of a description"),
+        ("word " * 61, "too long"),
+        ("It is a red chair with four legs.", None),
+        ("I can't make out what is written there.", None),
+    ],
+)
+def test_what_is_wrong_with_a_line(line: str, reason: str | None) -> None:
+    assert filters.problem(filters.cleaned(line), True, ["Tall and red is the chair."]) == reason
+
+
+def test_a_line_that_was_cut_off_is_not_used() -> None:
+    assert filters.problem("It is a red chair with", False, []) == "cut off"
+
+
+def test_every_kind_is_told_apart_and_a_subject_is_changed() -> None:
+    told: list[str] = []
+
+    class Recorder:
+        def __call__(self, messages: Any) -> writer.Written:
+            told.append(messages[0].text)
+            roles = [message.role for message in messages[1:]]
+            assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
+            return writer.Written(
+                f"Line number {' '.join('abcdefghij'[int(n)] for n in str(len(told)))}?", True
+            )
+
+        def stop(self) -> None: ...
+
+    for kind in prompts.KINDS:
+        Author(Recorder()).script(random.Random(1), kind, "A CAPTION", 1)
+    friends, robots = told[::2], told[1::2]
+    assert len(set(friends)) == len(prompts.KINDS)
+    assert all("A CAPTION" in text for text in robots)
+    assert ["A CAPTION" in text for text in friends] == [not kind.blind for kind in prompts.KINDS.values()]
+    scripts = [Author(Recorder()).script(random.Random(k), "COMB", "A CAPTION", 5) for k in range(40)]
+    kinds = [[e.kind for e in script.exchanges] for script in scripts]
+    assert all(one[0] == "COMB" for one in kinds) and {k for one in kinds for k in one[1:]} == {
+        *prompts.KINDS,
+        SWITCH,
+    }
+    switched = [one for one in kinds if SWITCH in one]
+    assert 4 <= len(switched) <= 18 and all(one.count(SWITCH) == 1 for one in switched)
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+from moshivis_ros.cli import main
+main(["make-dialogues", {out!r}, "--images", {photos!r}, "--endpoint", {url!r}, "--model", "m", "--each", "4"])
+"""
+
+
+def test_a_killed_run_goes_on_without_a_doubled_or_half_sample(photos: Path, tmp_path: Path) -> None:
+    out, enough = tmp_path / "out", threading.Event()
+
+    def answer(messages: list[dict[str, Any]]) -> str | None:
+        if out.is_dir() and len(list(out.glob("*.json"))) > 5:
+            enough.set()
+            return None
+        return well(messages)
+
+    code = KILLED.format(tests=str(Path(__file__).parent), out=str(out), photos=str(photos), url="{url}")
+    with chat_server(answer) as server:
+        process = subprocess.Popen([sys.executable, "-c", code.format(url=server.url)])
+        try:
+            assert enough.wait(60)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    before = {line["path"]: (out / line["path"]).stat().st_mtime_ns for line in samples(out)}
+    assert 3 < len(before) < 12
+    # What a kill at a worse moment leaves: half a line, half a file, sound without its line.
+    with (out / "dialogues.jsonl").open("a") as file:
+        file.write('{"path": "a-3-T')
+    (out / "a-3-LEAD1.part.wav").write_bytes(b"RIFF")
+    shutil.copy(out / next(iter(before)), out / "b-3-LEAD2.wav")
+    with chat_server() as server:
+        assert make(out, photos, server.url, "--each", "4") == 0
+    check_whole(out, 12)
+    assert all((out / path).stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_a_server_that_dies_in_between_loses_nothing(
+    photos: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setattr(writer, "ATTEMPTS", 1)
+    out, left = tmp_path / "out", iter(range(30))
+
+    def answer(messages: list[dict[str, Any]]) -> str | tuple[int, str]:
+        return well(messages) if next(left, None) is not None else (503, "loading")
+
+    with chat_server(answer) as server:
+        assert make(out, photos, server.url, "--each", "2") == 2
+    assert "503" in (error := capsys.readouterr().err) and "goes on" in error
+    made = len(samples(out))
+    assert 1 <= made < 6
+    check_whole(out, made)
+    with chat_server() as server:
+        assert make(out, photos, server.url, "--each", "2") == 0
+    check_whole(out, 6)
+
+
+def refused(capsys: Any, *command: str) -> str:
+    assert main(["make-dialogues", *command]) == 2
+    return str(capsys.readouterr().err)
+
+
+def test_bad_input_is_told_before_anything_is_asked(
+    photos: Path, tmp_path: Path, capsys: Any, monkeypatch: Any
+) -> None:
+    out, empty = str(tmp_path / "out"), tmp_path / "empty"
+    empty.mkdir()
+    with chat_server() as server:
+        ask = ["--endpoint", server.url, "--model", "m"]
+        assert "there is no picture in it" in refused(capsys, out, "--images", str(empty), *ask)
+        assert "no folder of pictures" in refused(
+            capsys, out, "--images", str(tmp_path / "no" / "such" / "place"), *ask
+        )
+        assert "who writes the dialogues" in refused(capsys, out, "--images", str(photos))
+        assert "no voice" in refused(capsys, out, "--images", str(photos), *ask, "--voice", "bob")
+        assert "ended with 3: no sound card" in refused(
+            capsys,
+            out,
+            "--images",
+            str(photos),
+            *ask,
+            "--voice",
+            "command:sh -c 'echo no sound card >&2; exit 3'",
+        )
+        assert "there is no nobody.onnx and no nobody.onnx.json" in refused(
+            capsys, out, "--images", str(photos), *ask, "--user-voice", "piper:nobody.onnx"
+        )
+        full = shutil.disk_usage("/")._replace(free=10_000)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: full)
+            error = refused(capsys, out, "--images", str(photos), *ask)
+            assert "MB are needed and 0.0 MB free" in error or "GB are needed" in error
+        shutil.rmtree(out, ignore_errors=True)
+        with (photos / "metadata.jsonl").open("a") as file:
+            file.write('{"file_name": "gone.png", "text": "A cat."}\n')
+        assert "1 captions are of pictures that are not there: gone.png" in refused(
+            capsys, out, "--images", str(photos), *ask
+        )
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("")
+        (photos / "metadata.jsonl").unlink()
+        assert "not empty" in refused(capsys, out, "--images", str(photos), *ask)
+    assert not server.asked
+
+
+def test_another_run_cannot_mix_into_a_folder(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    with chat_server() as server:
+        assert make(out, photos, server.url) == 0
+        assert make(out, photos, server.url, "--seed", "1") == 2
+        assert "seed was 0, is 1" in capsys.readouterr().err
+    made = json.loads((out / "made.json").read_text())
+    with SampleFolder(out, made), pytest.raises(ConfigError, match="another make-dialogues is at work"):
+        SampleFolder(out, made)
+
+
+def test_a_picture_that_cannot_be_read_is_left_out(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    (photos / "broken.jpg").write_bytes(b"\xff\xd8\xffnothing")
+    with chat_server() as server:
+        assert make(tmp_path / "out", photos, server.url) == 0
+    assert "left out: 1 (unreadable picture 1)" in capsys.readouterr().out
+    check_whole(tmp_path / "out", 3)
+
+
+def test_large_pictures_are_kept_smaller_and_parquet_is_read(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    pixels = np.zeros((600, 2048, 3), np.uint8)
+    pixels[:, :1024] = (0, 0, 255)
+    data = cv2.imencode(".png", pixels)[1].tobytes()
+    table = pyarrow.table(
+        {"image": [{"bytes": data, "path": None}] * 3, "caption": ["Red and black.", None, "Again."]}
+    )
+    (tmp_path / "data").mkdir()
+    parquet.write_table(table, tmp_path / "data" / "train-0.parquet", row_group_size=2)
+    photos = find(str(tmp_path))
+    assert [photo.caption for photo in photos] == ["Red and black.", None, "Again."]
+    assert len({photo.name for photo in photos}) == 3
+    kept, ending = encoded(photos[2])
+    smaller = cv2.imdecode(np.frombuffer(kept, np.uint8), cv2.IMREAD_COLOR)
+    assert (
+        smaller.shape == (300, 1024, 3)
+        and ending == ".jpg"
+        and smaller[150, 100, 2] > 250 > smaller[150, 900, 2]
+    )
+    (tmp_path / "other").mkdir()
+    parquet.write_table(pyarrow.table({"words": ["a"]}), tmp_path / "other" / "train-0.parquet")
+    with pytest.raises(ConfigError, match="no column `image` in it, but words"):
+        find(str(tmp_path / "other"))
+
+
+TONE = (
+    "import sys,wave,math,array; w=wave.open({where},'wb'); w.setparams((1,2,16000,0,'NONE','')); "
+    "w.writeframes(array.array('h',[int(9000*math.sin(k/16000*440*6.2832)) for k in range(8000)]).tobytes()); w.close()"
+)
+
+
+def test_a_program_is_a_voice_whatever_its_rate(tmp_path: Path) -> None:
+    to_file = tmp_path / "to_file.py"
+    to_file.write_text(TONE.format(where="sys.argv[2]") + "; assert sys.argv[1] == 'It is red, isn\\'t it?'")
+    to_pipe = tmp_path / "to_pipe.py"
+    to_pipe.write_text(
+        "import io; b=io.BytesIO(); "
+        + TONE.format(where="b")
+        + "; assert sys.stdin.read() == 'It is red, isn\\'t it?'; sys.stdout.buffer.write(b.getvalue())"
+    )
+    for line in (f"{sys.executable} {to_file} {{text}} {{out}}", f"{sys.executable} {to_pipe}"):
+        speech = voice(f"command:{line}", user=False)(random.Random(0)).say("It is red, isn't it?")
+        assert speech.seconds == pytest.approx(0.5, abs=0.01)
+        spectrum = np.abs(np.fft.rfft(speech.pcm))
+        assert np.argmax(spectrum) / speech.seconds == pytest.approx(440, abs=3)
+        assert [word.text for word in speech.words] == ["It", "is", "red,", "isn't", "it?"]
+    with pytest.raises(AudioError, match="gives no sound"):
+        voice(
+            "command:sox -n -r 8000 {out} trim 0 1"
+            if shutil.which("sox")
+            else f'command:{sys.executable} -c \'import wave; w=wave.open("{{out}}","wb"); w.setparams((1,2,8000,0,"NONE","")); w.writeframes(bytes(16000)); w.close()\'',
+            user=False,
+        )(random.Random(0)).say("Hello.")
