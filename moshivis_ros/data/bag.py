@@ -61,14 +61,15 @@ def words_of(pieces: Sequence[Said], end: float) -> list[Word]:
     pieces = sorted(pieces, key=lambda piece: piece.start)
     words: list[Word] = []
     for number, piece in enumerate(pieces):
-        if not (text := piece.text.strip()):
-            continue
         following = pieces[number + 1].start if number + 1 < len(pieces) else piece.start + TAIL
         until = min(max(piece.end, following), piece.start + LONGEST_WORD, end)
-        if words and not piece.text.startswith(" "):
-            words[-1] = Word(words[-1].text + text, words[-1].start, until)
-        else:
-            words.append(Word(text, piece.start, until))
+        parts = piece.text.split()
+        for k, part in enumerate(parts):
+            start, stop = (piece.start + (until - piece.start) * n / len(parts) for n in (k, k + 1))
+            if words and k == 0 and not piece.text.startswith(" "):
+                words[-1] = Word(words[-1].text + part, words[-1].start, stop)
+            else:
+                words.append(Word(part, start, stop))
     return [word for word in words if word.start < word.end]
 
 
