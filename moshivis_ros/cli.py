@@ -125,7 +125,7 @@ COMMANDS = {
     "make-dialogues": (of_module("data.command"), "write a data set of spoken dialogues"),
     "look": (of_module("evaluation.look"), "a page to see and hear: a data set, training, a checkpoint"),
     "train": (of_module("training.train"), "one stage of training, from a configuration file"),
-    "eval": (of_module("evaluation.dialogue_test"), "ask a model questions and score its answers"),
+    "eval": (of_module("evaluation.command"), "ask a model questions and score its answers"),
 }
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
 
+from rich.console import Console
 from rich.progress import Progress
 
 from moshivis_ros.data import prompts
@@ -132,7 +133,8 @@ def make(folder: SampleFolder, plan: Plan, writer: Writer, voices: Voices, most:
         took.speaking += time.monotonic() - start
         progress.advance(bar)
 
-    with Progress(transient=True) as progress, ThreadPoolExecutor(plan.parallel) as pool:
+    progress = Progress(console=Console(stderr=True), transient=True)
+    with progress, ThreadPoolExecutor(plan.parallel) as pool:
         bar = progress.add_task("dialogues", total=len(jobs))
         try:
             while True:
