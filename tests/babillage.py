@@ -13,6 +13,7 @@ import pyarrow
 from pyarrow import parquet
 
 from moshivis_ros.audio.files import write
+from moshivis_ros.audio.resample import resample
 from moshivis_ros.training import dialogues, speakers
 from moshivis_ros.training.pictures import pool
 from moshivis_ros.training.voices import EspeakVoice
@@ -69,7 +70,7 @@ def small(folder: Path, pictures: int = 6) -> Path:
 def _row(folder: Path, number: int, image: int | None, question: str) -> dict[str, Any]:
     speech = speakers.louder(EspeakVoice(speakers.HELD_OUT_USER).say(question), 0.5)
     file = folder / "spoken.wav"
-    write(file, speech.pcm)
+    write(file, resample(speech.pcm, 24000, 16000), 16000)  # not the network's rate
     times = [[word.start, word.end] for word in speech.words]
     row: dict[str, Any] = {"sample_id": number}
     if image is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import shutil
 import signal
@@ -535,3 +537,82 @@ def test_a_user_stays_in_one_room(tmp_path: Path) -> None:
     assert (
         any(echoes) and len({len(pcm) for pcm in said.values()}) > 4
     )  # rooms, and longer and shorter people
+
+
+def tiny_model(folder: Path) -> Path:
+    """A vision-language model of random weights that knows fifteen words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    words = "<unk> <pad> <s> </s> <image> user assistant system . ? what is it a red wall".split()
+    pieces = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
+    pieces.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=pieces, unk_token="<unk>", pad_token="<pad>", bos_token="<s>", eos_token="</s>",
+        additional_special_tokens=["<image>"], model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+    template = (
+        "{% for m in messages %}{{ m['role'] }} {% for c in m['content'] %}{% if c['type'] == 'image' %}<image> "
+        "{% else %}{{ c['text'] }} {% endif %}{% endfor %}{% endfor %}assistant "
+    )
+    LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}), tokenizer, patch_size=14,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=template, image_token="<image>",
+    ).save_pretrained(folder)  # fmt: skip
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    seeing = CLIPVisionConfig(**small, num_hidden_layers=2, image_size=28, patch_size=14, projection_dim=16)
+    writing = LlamaConfig(
+        **small, num_hidden_layers=1, num_key_value_heads=2, vocab_size=len(words), bos_token_id=2, eos_token_id=3, pad_token_id=1
+    )  # fmt: skip
+    LlavaForConditionalGeneration(LlavaConfig(seeing, writing, image_token_index=4)).save_pretrained(folder)
+    return folder
+
+
+def test_a_local_model_writes_whatever_it_can(photos: Path, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("transformers")
+    from moshivis_ros.data.local import LocalModel
+
+    model = tiny_model(tmp_path / "model")
+    local, picture = LocalModel(str(model)), (photos / "a.png").read_bytes()
+    seen = local([Message("user", "what is it ?", picture)])
+    told = local([Message("system", "a red wall ."), Message("user", "what is it ?")])
+    assert (seen.read, told.read) == (1 + 4 + 4 + 1, 5 + 5 + 1)  # four of seen are patches of the picture
+    assert 0 < told.said <= writer.MOST_TOKENS and told.whole is (told.said < writer.MOST_TOKENS)
+    out = tmp_path / "out"
+    command = ["make-dialogues", str(out), "--images", str(photos), "--local", str(model), "--count", "2"]
+    made = main(command)  # words by chance: some dialogues pass
+    rejected = (out / "rejected.log").read_text().splitlines() if (out / "rejected.log").exists() else []
+    kept = samples(out) if (out / "dialogues.jsonl").exists() else []
+    assert len(kept) + len(rejected) == 2 and made == (0 if kept else 2)
+    capsys.readouterr()
+    assert "no vision-language model" in refused(
+        capsys, str(out) + "2", "--images", str(photos), "--local", str(photos)
+    )
+
+
+def test_a_disk_that_fills_up_ends_with_one_sentence_and_nothing_half(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    out, left = tmp_path / "out", iter(range(3))
+    sync = os.fsync
+
+    def full(number: int) -> None:
+        if (out / "dialogues.jsonl").exists() and next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(number)
+
+    with chat_server() as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            assert make(out, photos, server.url) == 2
+        assert "No space left on device" in capsys.readouterr().err
+        assert make(out, photos, server.url) == 0
+    check_whole(out, 3)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 MOST_WORDS = 60  # about 20 s
 LABEL = re.compile(
-    r"^[\s\"'*(]*(user|friend|human|person|you|robot|assistant|speaker ?\d?|question|answer|q|a|me)\W*:\s*", re.I
+    r"^[\s\"'*(]*(user|friend|human|person|you|robot|assistant|speaker ?\d?|question|answer|q|a|me)\W*:\s*",
+    re.I,
 )
 OTHER_LABEL = re.compile(
     r"(^|[\n.?!]\s*)\W*(user|friend|human|robot|assistant|speaker ?\d|question|answer)\W*:", re.I

@@ -53,7 +53,7 @@ def voice(name: str, user: bool) -> Callable[[random.Random], Voice]:
         if number and not number.isdecimal():
             raise ConfigError(f"{name}: the number of a speaker is wanted after #")
         known = _piper(file)
-        speaker = int(number) if number else None
+        speaker = int(number) if number else None if user else 0
         return lambda rng: PiperVoice(file, rng.randrange(known) if speaker is None else speaker)
     if kind == "command" and what:
         try:
