@@ -13,14 +13,18 @@ import sys
 import threading
 import wave
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
+import huggingface_hub
 import numpy as np
 import pytest
+import requests
 from bags import START, Recording, question
 from chat_server import chat_server, completion, well
 from hearing import whisper
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from moshivis_ros.cli import main
 from moshivis_ros.data import filters, prompts, writer
@@ -32,7 +36,7 @@ from moshivis_ros.data.pictures import encoded, find
 from moshivis_ros.data.script import SWITCH, Author
 from moshivis_ros.data.voices import Somewhere, voice
 from moshivis_ros.data.writer import Endpoint, Message
-from moshivis_ros.errors import AudioError, ConfigError, EndpointError
+from moshivis_ros.errors import AudioError, ConfigError, EndpointError, OutputError
 from moshivis_ros.recording.recorded import Said
 from moshivis_ros.training import speakers
 from moshivis_ros.training.voices import Speech, Word
@@ -616,3 +620,24 @@ def test_a_disk_that_fills_up_ends_with_one_sentence_and_nothing_half(
         assert "No space left on device" in capsys.readouterr().err
         assert make(out, photos, server.url) == 0
     check_whole(out, 3)
+
+
+def test_the_size_of_a_data_set_of_the_hub_is_said_and_checked(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def info(self: Any, name: str, files_metadata: bool) -> Any:
+        if name == "no/body":
+            response = requests.Response()
+            response.status_code = 404
+            raise RepositoryNotFoundError("404 Client Error", response=response)
+        sizes = {"data/train-0.parquet": 10**18 if name == "too/large" else 10**9, "video.mp4": 10**18}
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=f, size=n) for f, n in sizes.items()])
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **how: str(photos))
+    assert len(find("some/body")) == 3
+    assert "some/body: 1 files, 1 GB" in capsys.readouterr().out
+    with pytest.raises(OutputError, match="1000000000.0 GB are needed"):
+        find("too/large")
+    with pytest.raises(ConfigError, match="no such data set on Hugging Face"):
+        find("no/body")

@@ -6,8 +6,10 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -164,11 +166,25 @@ def safe(name: str) -> str:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
+    """A data set of the hub, as far as it is pictures, captions or tables; how large it is is said first."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    patterns = ["*.parquet", *METADATA, *(f"*{kind}" for kind in KINDS)]
+    patterns = ["*.parquet", *(f"*{file}" for file in METADATA), *(f"*{kind}" for kind in KINDS)]
     try:
+        files = HfApi().dataset_info(name, files_metadata=True).siblings or []
+        wanted = [file for file in files if any(fnmatch(file.rfilename, pattern) for pattern in patterns)]
+        size = sum(file.size or 0 for file in wanted)
+        free = shutil.disk_usage(
+            next(p for p in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if p.exists())
+        ).free
+        print(f"{name}: {len(wanted)} files, {size / 1e9:.2g} GB, unless they are here already")
+        if size > free:
+            raise OutputError(
+                f"{name}: {size / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free where Hugging Face keeps its files "
+                f"({HF_HUB_CACHE}); make room, or set HF_HOME to a larger disk"
+            )
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except GatedRepoError as error:
         raise ConfigError(
@@ -179,4 +195,7 @@ def _download(name: str) -> Path:
             f"{name}: there is no such folder here, and no such data set on Hugging Face"
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise OutputError(f"{name}: cannot be downloaded ({error})") from error
+        why = str(error).splitlines()[0][:200]
+        raise ConfigError(
+            f"{name}: no folder here, and it cannot be downloaded from Hugging Face ({why})"
+        ) from error
