@@ -306,6 +306,30 @@ def test_a_server_that_dies_in_between_loses_nothing(
     check_whole(out, 6)
 
 
+def test_what_was_paid_for_is_kept_when_another_request_fails(
+    photos: Path, tmp_path: Path, capsys: Any
+) -> None:
+    lines = [
+        {"file_name": name, "text": text}
+        for name, text in (("a.png", "A."), ("b.png", "B."), ("more/a.jpg", "C."))
+    ]
+    (photos / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    out, failed = tmp_path / "out", threading.Event()
+
+    def answer(messages: list[dict[str, Any]]) -> str | tuple[int, str]:
+        told = str(messages[0]["content"])
+        if "\nB.\n" in told:
+            failed.set()
+            return 400, "too much"
+        assert "\nC.\n" not in told or failed.wait(60)
+        return well(messages)
+
+    with chat_server(answer) as server:
+        assert make(out, photos, server.url, "--kinds", "PROP") == 2
+    assert "400 (too much)" in capsys.readouterr().err
+    check_whole(out, 2)
+
+
 def refused(capsys: Any, *command: str) -> str:
     assert main(["make-dialogues", *command]) == 2
     return str(capsys.readouterr().err)
@@ -336,11 +360,11 @@ def test_bad_input_is_told_before_anything_is_asked(
         assert "there is no nobody.onnx and no nobody.onnx.json" in refused(
             capsys, out, "--images", str(photos), *ask, "--user-voice", "piper:nobody.onnx"
         )
-        full = shutil.disk_usage("/")._replace(free=10_000)
+        full = shutil.disk_usage("/")._replace(free=5_000_000)
         with monkeypatch.context() as patch:
             patch.setattr(shutil, "disk_usage", lambda path: full)
             error = refused(capsys, out, "--images", str(photos), *ask)
-            assert "MB are needed and 0.0 MB free" in error or "GB are needed" in error
+            assert "GB are needed and 0.005 GB free" in error
         shutil.rmtree(out, ignore_errors=True)
         with (photos / "metadata.jsonl").open("a") as file:
             file.write('{"file_name": "gone.png", "text": "A cat."}\n')
@@ -453,7 +477,7 @@ def test_a_recording_becomes_a_sample(tmp_path: Path, capsys: Any) -> None:
     }
     assert [start for _, start, _ in words] == pytest.approx([3.2, 3.28, 3.36], abs=0.01)
     (image,) = beside["images"]
-    assert image["at"] == pytest.approx(0.08, abs=0.09)
+    assert image["at"] == pytest.approx(0.16)  # told after the second frame
     assert (out / image["path"]).read_bytes() == (
         Path(__file__).parents[1] / "media/scene_b.jpg"
     ).read_bytes()

@@ -84,7 +84,7 @@ class SampleFolder:
         free = shutil.disk_usage(self.path).free
         if free < size:
             raise OutputError(
-                f"{self.path}: about {size / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free; make room or make fewer"
+                f"{self.path}: about {size / 1e9:.2g} GB are needed and {free / 1e9:.2g} GB free; make room or make fewer"
             )
 
     def picture(self, name: str, data: bytes, ending: str) -> str:
