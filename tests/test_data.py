@@ -132,6 +132,13 @@ def test_faults_that_pass_are_waited_for(photos: Path) -> None:
     )
 
 
+def test_pauses_grow_and_a_server_may_say_how_long() -> None:
+    endpoint = Endpoint("http://localhost:1/v1", "m")
+    for attempt, most in ((1, 1), (2, 2), (3, 4), (5, 16), (9, 60)):
+        assert most / 2 <= endpoint._pause(attempt, None) <= most
+    assert endpoint._pause(1, "7") == 7 and endpoint._pause(1, "7000") == 60
+
+
 def test_a_server_that_stalls_or_is_not_there_ends_with_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "ATTEMPTS", 3)
     with chat_server(lambda messages: None) as server:
