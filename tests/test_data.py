@@ -36,10 +36,15 @@ from moshivis_ros.data.pictures import encoded, find
 from moshivis_ros.data.script import SWITCH, Author
 from moshivis_ros.data.voices import Somewhere, voice
 from moshivis_ros.data.writer import Endpoint, Message
-from moshivis_ros.errors import AudioError, ConfigError, EndpointError, OutputError
+from moshivis_ros.errors import AudioError, ConfigError, EndpointError, MissingDependencyError, OutputError
 from moshivis_ros.recording.recorded import Said
 from moshivis_ros.training import speakers
-from moshivis_ros.training.voices import Speech, Word
+from moshivis_ros.training.voices import EspeakVoice, Speech, Word
+
+try:
+    EspeakVoice().say("Hello.")
+except MissingDependencyError as error:
+    pytest.skip(str(error), allow_module_level=True)
 
 ASK = [Message("user", "What do you see?")]
 
@@ -523,6 +528,7 @@ def test_a_recording_without_sound_is_refused(tmp_path: Path, capsys: Any) -> No
 
 
 def test_whisper_finds_words_where_espeak_says_them() -> None:
+    pytest.importorskip("faster_whisper")
     aligner = WhisperAligner(str(whisper()), device="cpu")
     text = "The small table, in the corner, has 3 yellow lemons on it."
     speech = speakers.ROBOT.say(text)
