@@ -44,7 +44,9 @@ def verify(parser: Parser) -> Run:
     )
     parser.epilog = "exit status: 0 all equal, 1 something differs, 2 the folder cannot be used"
     parser.add_argument("folder", help="with model.safetensors, config.yaml and golden.npz")
-    parser.add_argument("--device", type=arguments.device, default="cpu", help="cpu, cuda, ... (%(default)s)")
+    parser.add_argument(
+        "--device", type=arguments.device, default="cpu", help="cpu, cuda, ... (%(default)s)"
+    )
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
@@ -68,9 +70,7 @@ def init(parser: Parser) -> Run:
         "weights. What it says is noise."
     )
     parser.add_argument("folder", help="made if it is not there")
-    parser.add_argument(
-        "--size", default="tiny", help="of the network: tiny, or full, which is 17.0 GB on disk (%(default)s)"
-    )
+    parser.add_argument("--size", default="tiny", help="of the network: tiny, or full, which is 17.0 GB on disk (%(default)s)")
     parser.add_argument(
         "--seed", type=arguments.seed, default=0, help="the same seed gives the same weights (%(default)s)"
     )

@@ -208,7 +208,7 @@ def _load(args: argparse.Namespace) -> tuple[Asker, str]:
     device = find_device(args.device)
     model = load_model(folder, device, default_dtype(device))
     sampling = Sampling(text_temperature=args.text_temperature, audio_temperature=args.audio_temperature)
-    mimi = mimi_of(folder, config)
+    mimi = mimi_of(folder, config).to(device)
     weights = (folder / config.model).stat()
     what = (
         str(folder.resolve()),

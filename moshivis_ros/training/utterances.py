@@ -128,11 +128,11 @@ def _encode(mimi: Any, recordings: list[Recording], batch: int) -> list[Utteranc
 
 
 def mimi_codes(mimi: Any, sound: Tensor) -> Tensor:
-    """Codes [B, K, T] of sound [B, 1, T * 1920]."""
+    """Codes [B, K, T] of sound [B, 1, T * 1920], wherever the codec is."""
     from moshi.utils.compile import no_compile
 
     with no_compile():
-        codes: Tensor = mimi.encode(sound)
+        codes: Tensor = mimi.encode(sound.to(next(mimi.parameters()).device)).cpu()
     return codes
 
 
