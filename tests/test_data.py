@@ -27,7 +27,7 @@ from hearing import whisper
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from moshivis_ros.cli import main
-from moshivis_ros.data import filters, prompts, writer
+from moshivis_ros.data import filters, prompts, script, writer
 from moshivis_ros.data.aligner import WhisperAligner
 from moshivis_ros.data.aligner import words_of as words_from_parts
 from moshivis_ros.data.bag import words_of
@@ -122,6 +122,24 @@ def test_dialogues_about_pictures_end_to_end(
     assert main(["look", str(out)]) == 0
     page = (out / "index.html").read_text(encoding="utf-8")
     assert "./pictures/more-a.jpg" in page and "./a-0-PROP.wav" in page and "6 dialogues" in page
+
+
+def test_answers_about_the_picture_are_told_from_others(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "SWITCHES", 1.0)
+    with chat_server() as server:
+        assert make(out := tmp_path / "out", photos, server.url, "--kinds", "LOC") == 0
+    for line in samples(out):
+        beside = json.loads((out / line["path"]).with_suffix(".json").read_text())
+        spans = beside["visual"]
+        kinds = [turn["kind"] for turn in line["turns"]]
+        assert kinds.count(SWITCH) == 1 and len(spans) == len(kinds) - 1
+        spoken = sum((turn["answer"] + " ").count(" ") for turn in line["turns"] if turn["kind"] != SWITCH)
+        inside = [w for w, (a, b), _ in beside["alignments"] if any(s <= a and b <= e for s, e in spans)]
+        outside = len(beside["alignments"]) - len(inside)
+        interrupted = any(turn["interrupted"] for turn in line["turns"])
+        assert 0 < outside <= 6 and (len(inside) == spoken or (interrupted and len(inside) < spoken))
 
 
 def test_faults_that_pass_are_waited_for(photos: Path) -> None:

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from moshivis_ros.data import prompts
 from moshivis_ros.data.folder import SampleFolder, Shown
 from moshivis_ros.data.pictures import Photo, encoded
-from moshivis_ros.data.script import Author, RejectedError, Script, Tokens
+from moshivis_ros.data.script import SWITCH, Author, RejectedError, Script, Tokens
 from moshivis_ros.data.writer import Writer
 from moshivis_ros.errors import EndpointError, ImageError
 from moshivis_ros.training.make_dialogues import MAIN, speak
@@ -218,5 +218,6 @@ def _keep(
         for e, interrupted in zip(script.exchanges, spoken.interrupted)
     ]
     words = [word for who, word in spoken.words if who == MAIN]
+    visual = [span for exchange, span in zip(script.exchanges, spoken.answers) if exchange.kind != SWITCH]
     about = {"kind": script.kind, "turns": turns}
-    folder.add(name, spoken.model, spoken.user, words, [Shown(image, 0.0)], about)
+    folder.add(name, spoken.model, spoken.user, words, [Shown(image, 0.0)], about, visual)

@@ -2,7 +2,8 @@
 
 dialogues.jsonl   a line for each sample: {"path", "duration"} as kyutai-labs/moshi-finetune has it, and for people
                   "image", "kind", "turns"; NAME.wav (left Moshi, right the user) and NAME.json lie beside it
-NAME.json         {"alignments": [[word, [start, end], "SPEAKER_MAIN"], ...], "images": [{"path", "at"}, ...]}
+NAME.json         {"alignments": [[word, [start, end], "SPEAKER_MAIN"], ...], "images": [{"path", "at"}, ...],
+                  "visual": [[start, end], ...]}: when Moshi answers about the picture, where that is known
 speechless.jsonl  {"image", "text", "prompt"}: what a picture shows, without sound
 rejected.log      {"name", "reason"} for each that could not be made
 made.json         what it is made of: another run with something else is refused
@@ -109,10 +110,12 @@ class SampleFolder:
         words: Sequence[Word],
         images: Sequence[Shown],
         about: dict[str, Any],
+        visual: Sequence[tuple[float, float]] | None = None,
     ) -> None:
-        """A sample. model, user: float32 at 24 kHz of one length; words: the model's; about: what else its line says."""
+        """A sample. model, user: float32 at 24 kHz of one length; words: the model's; about: what else its line says;
+        visual: from when to when its answers are about a picture."""
         write_sound(self.path / f"{name}.wav", np.stack((model, user), 1))
-        self.line(name, len(model) / 24000, words, images, about)
+        self.line(name, len(model) / 24000, words, images, about, visual)
 
     def line(
         self,
@@ -121,12 +124,15 @@ class SampleFolder:
         words: Sequence[Word],
         images: Sequence[Shown],
         about: dict[str, Any],
+        visual: Sequence[tuple[float, float]] | None = None,
     ) -> None:
         """The rest of a sample whose sound is there."""
-        beside = {
+        beside: dict[str, Any] = {
             "alignments": [[w.text, [round(w.start, 3), round(w.end, 3)], MAIN] for w in words],
             "images": [{"path": image.path, "at": round(image.at, 3)} for image in images],
         }
+        if visual is not None:
+            beside["visual"] = [[round(start, 3), round(end, 3)] for start, end in visual]
         self._file(self.path / f"{name}.json", json.dumps(beside, ensure_ascii=False).encode())
         image = {"image": images[0].path} if images else {}
         self._add(INDEX, {"path": f"{name}.wav", "duration": round(seconds, 3), **image, **about})

@@ -35,12 +35,13 @@ FADE = 0.02  # seconds
 @dataclass(frozen=True)
 class Spoken:
     """A dialogue as sound. model, user: float32 at 24 kHz of one length; words: (speaker, word) in order; interrupted:
-    whether the user did not let the model finish, for each answer."""
+    whether the user did not let the model finish, for each answer; answers: from when to when each is heard, in seconds."""
 
     model: Sound
     user: Sound
     words: tuple[tuple[str, Word], ...]
     interrupted: tuple[bool, ...]
+    answers: tuple[tuple[float, float], ...]
 
     @property
     def seconds(self) -> float:
@@ -54,6 +55,7 @@ def speak(
     clips: list[tuple[str, float, Sound]] = []
     words: list[tuple[str, Word]] = []
     interrupted: list[bool] = []
+    answers: list[tuple[float, float]] = []
 
     def say(who: str, speech: Speech) -> None:
         clips.append((who, now, speech.pcm))
@@ -68,9 +70,11 @@ def speak(
         interrupted.append(number < len(exchanges) and rng.random() < INTERRUPTED)
         if interrupted[-1]:
             heard = rng.uniform(0.3, 0.7) * answer.seconds
+            answers.append((now, now + min(heard + REACTION, answer.seconds)))
             say(MAIN, _until(answer, heard + REACTION))
             now += heard
         else:
+            answers.append((now, now + answer.seconds))
             say(MAIN, answer)
             now += answer.seconds + rng.choice((0.1, 0.5, 1.0, 3.0))
     length = round((now + tail) * SAMPLE_RATE)
@@ -79,7 +83,7 @@ def speak(
         begin = round(start * SAMPLE_RATE)
         channels[who][begin : begin + len(pcm)] += pcm
     channels[USER] += speakers.noise(rng, length, rng.choice(speakers.NOISE_LEVELS))
-    return Spoken(channels[MAIN], channels[USER], tuple(words), tuple(interrupted))
+    return Spoken(channels[MAIN], channels[USER], tuple(words), tuple(interrupted), tuple(answers))
 
 
 def _until(speech: Speech, end: float) -> Speech:
