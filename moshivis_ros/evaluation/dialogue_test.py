@@ -27,13 +27,13 @@ from moshivis_ros.evaluation.scoring import Score, auc, questions, same_question
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.image_encoder import normalize
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.model.weights import load_into
 from moshivis_ros.sampling import Sampling
 from moshivis_ros.training import dialogues, utterances
 from moshivis_ros.training.dialogues import Exchange
-from moshivis_ros.training.image_stage import normalize
 from moshivis_ros.training.pictures import Pool, pool
 from moshivis_ros.training.utterances import Library
 

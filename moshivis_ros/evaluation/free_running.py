@@ -68,12 +68,14 @@ def converse(
     sampling: Sampling,
     seed: int = 0,
     batch: int = 64,
+    length: int | None = None,
 ) -> list[list[Reply]]:
-    """Replies to all turns. form: written, heard or spoken (see training.samples); the last two need a library."""
+    """Replies to all turns. form: written, heard or spoken (see training.samples); the last two need a library.
+    length: frames of a turn, where they are not the usual ones."""
     replies: list[list[Reply]] = []
     for start in range(0, len(conversations), batch):
         part = conversations[start : start + batch]
-        replies += _converse(model, tokenizer, part, form, library, sampling, seed + start)
+        replies += _converse(model, tokenizer, part, form, library, sampling, seed + start, length)
     return replies
 
 
@@ -85,12 +87,14 @@ def _converse(
     library: Library | None,
     sampling: Sampling,
     seed: int,
+    length: int | None,
 ) -> list[list[Reply]]:
-    config = model.config
+    config, device = model.config, next(model.parameters()).device
     rng = random.Random(seed)
     count, turns = len(conversations), max(len(turns) for turns in conversations)
-    length = (PROMPT + WRITTEN_ANSWER) if form == "written" else TURN
+    length = length or ((PROMPT + WRITTEN_ANSWER) if form == "written" else TURN)
     forced, user, ends = _inputs(rng, tokenizer, conversations, form, library, length, config.user_q)
+    forced, user = forced.to(device), user.to(device)
     frames = forced.shape[1]
     stream = Stream(model, batch_size=count)
     stream.set_sampling(sampling, seed)
@@ -99,11 +103,11 @@ def _converse(
         .exponential_(generator=torch.Generator().manual_seed(seed))
         .log()
     )
-    race = race.masked_fill(stream.outside[:, None], -torch.inf)
+    race = race.to(device).masked_fill(stream.outside[:, None], -torch.inf)
     text_out = np.zeros((count, frames), np.int64)
     gate_out = np.zeros((count, frames), np.float32)
     audio_out = np.full((count, config.dep_q, frames), NOTHING, np.int64)
-    absent = torch.full((count, config.dep_q), NOTHING)
+    absent = torch.full((count, config.dep_q), NOTHING, device=device)
     for t in range(frames):
         if t == 0 or (t - START) % length == 0 and t > START:
             turn = 0 if t == 0 else (t - START) // length
@@ -119,11 +123,11 @@ def _converse(
             audio = stream.depformer(hidden, text, choose)
         stream.write_own(text, audio)
         stream.steps += 1
-        text_out[:, t] = torch.where(forced[:, t] >= 0, config.padding_token_id, text).numpy()
-        gate_out[:, t] = (reported_gate(gates) * shown).numpy()
-        for k, delay in enumerate(config.delays[1 : 1 + config.dep_q]):
-            if t >= delay:
-                audio_out[:, k, t - delay] = audio[:, k].numpy()
+        text_out[:, t] = torch.where(forced[:, t] >= 0, config.padding_token_id, text).cpu().numpy()
+        gate_out[:, t] = (reported_gate(gates) * shown).float().cpu().numpy()
+        for k, late in enumerate(config.delays[1 : 1 + config.dep_q]):
+            if t >= late:
+                audio_out[:, k, t - late] = audio[:, k].cpu().numpy()
     silent = {config.padding_token_id, config.end_of_text_padding_id}
     replies = []
     for row in range(count):
@@ -196,12 +200,13 @@ def _show(model: MoshiVis, stream: Stream, pictures: list[Tensor | None]) -> Ten
     All conversations of a batch look or none does: who has no picture is an error to mix with who has.
     """
     there = [picture for picture in pictures if picture is not None]
+    device = next(model.parameters()).device
     if not there:
         stream.set_image(None)
-        return torch.zeros(len(pictures))
+        return torch.zeros(len(pictures), device=device)
     if len(there) != len(pictures):
         raise ValueError("conversations with and without a picture cannot be in one batch")
     prefix = model.image_prefix
-    source = prefix.norm_xa(prefix.proj_xa(torch.stack(there).to(prefix.norm_xa.alpha.dtype)))
+    source = prefix.norm_xa(prefix.proj_xa(torch.stack(there).to(prefix.norm_xa.alpha)))
     stream.set_image(model.llm.transformer.shared_cross_attention.keys_values(source))
-    return torch.ones(len(pictures))
+    return torch.ones(len(pictures), device=device)

@@ -13,6 +13,7 @@ import random
 import time
 
 import numpy as np
+import numpy.typing as npt
 
 from moshivis_ros.audio.resample import resample
 from moshivis_ros.evaluation.intelligibility import word_error_rate, words_of
@@ -53,7 +54,7 @@ def main(args: list[str] | None = None) -> None:
         )
 
 
-def _spoken(rng: random.Random, text: str, held_out: bool) -> np.ndarray:
+def _spoken(rng: random.Random, text: str, held_out: bool) -> npt.NDArray[np.float32]:
     """float32 at 16 kHz, in silence."""
     speech = speakers.louder(speakers.user(rng, held_out).say(text), rng.uniform(0.2, 0.6)).pcm
     rest = np.zeros(24000, np.float32)
@@ -61,7 +62,7 @@ def _spoken(rng: random.Random, text: str, held_out: bool) -> np.ndarray:
     return resample(sound + speakers.noise(rng, len(sound), rng.choice(speakers.NOISE_LEVELS)), 24000, SAMPLE_RATE)
 
 
-def _utterances(detector: SpeechDetector, sound: np.ndarray) -> list[np.ndarray]:
+def _utterances(detector: SpeechDetector, sound: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
     utterances = Utterances(pause=0.5, every=0)
     found = []
     for n in range(len(sound) // FRAME_SIZE):

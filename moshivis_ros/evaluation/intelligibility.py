@@ -193,11 +193,11 @@ def through(mimi: Any, sounds: Sequence[Sound]) -> list[Sound]:
 
 @torch.no_grad()
 def mimi_sound(mimi: Any, codes: Tensor) -> npt.NDArray[np.float32]:
-    """Sound [B, T * 1920] of codes [B, K, T]."""
+    """Sound [B, T * 1920] of codes [B, K, T], wherever the codec is."""
     from moshi.utils.compile import no_compile
 
     with no_compile():
-        sound: npt.NDArray[np.float32] = mimi.decode(codes)[:, 0].numpy()
+        sound: npt.NDArray[np.float32] = mimi.decode(codes.to(next(mimi.parameters()).device))[:, 0].cpu().numpy()
     return sound
 
 

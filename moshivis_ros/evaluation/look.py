@@ -10,6 +10,7 @@ import argparse
 import html
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from moshivis_ros.errors import ConfigError
 from moshivis_ros.evaluation import look_checkpoint, look_training
 from moshivis_ros.model.checkpoint import BUILTIN
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.training.make_dialogues import INDEX
+from moshivis_ros.training.make_dialogues import INDEX, REJECTED
 
 PAGE = "index.html"
 _STYLE = """body{font:15px/1.4 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
-section{display:flex;gap:1.5em;border-top:1px solid #ccc;padding:1em 0}section>div{flex:1}
+section{display:flex;gap:1.5em;border-top:1px solid #ccc;padding:1em 0}section>div{flex:1}section>.seen{flex:0 0 14em}figure{margin:0}
 img{width:14em;align-self:start;image-rendering:pixelated}
 p{margin:.2em 0}.user{color:#555}.model{font-weight:bold}small{color:#888;font-weight:normal}audio{width:100%}"""
 
@@ -52,21 +53,35 @@ def _dialogues(folder: Path, place: str, most: int) -> str:
     body = "".join(
         _dialogue(folder, html.escape(place, quote=True), json.loads(line)) for line in lines[:most]
     )
-    return f"<p>{len(lines)} dialogues; left channel the model, right the user.</p>{body}"
+    return f"<p>{len(lines)} dialogues; left channel the model, right the user.{_rejected(folder)}</p>{body}"
+
+
+def _rejected(folder: Path) -> str:
+    """How many could not be made, and why."""
+    log = folder / REJECTED
+    lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+    reasons = Counter(json.loads(line)["reason"] for line in lines)
+    told = ", ".join(f"{html.escape(reason)} {count}" for reason, count in reasons.most_common())
+    return f" {len(lines)} more were left out: {told}." if lines else ""
 
 
 def _dialogue(folder: Path, place: str, line: dict[str, Any]) -> str:
-    alignments = json.loads((folder / line["path"]).with_suffix(".json").read_text(encoding="utf-8"))[
-        "alignments"
-    ]
+    beside = json.loads((folder / line["path"]).with_suffix(".json").read_text(encoding="utf-8"))
+    alignments = beside["alignments"]
+    seen = beside.get("images") or [{"path": line["image"], "at": 0.0}] if "image" in line else []
+    images = "".join(
+        f"<figure><img src='{place}/{html.escape(image['path'], quote=True)}' alt=''>"
+        f"<small>from {image['at']:.1f} s</small></figure>"
+        for image in seen
+    )
     turns = "".join(
         f"<p class=user>{html.escape(turn['question'])} <small>{turn['kind']}</small></p>"
         f"<p class=model>{html.escape(turn['answer'])}</p>"
-        for turn in line["turns"]
+        for turn in line.get("turns", ())
     )
     times = " ".join(f"{html.escape(word)}<sub>{start:.2f}</sub>" for word, (start, _), _ in alignments)
     return (
-        f"<section><img src='{place}/{line['image']}' alt=''><div>"
+        f"<section><div class=seen>{images}</div><div>"
         f"<audio controls preload=none src='{place}/{line['path']}'></audio>"
         f"{turns}<p><small>{line['path']}, {line['duration']:.1f} s. {times}</small></p></div></section>"
     )

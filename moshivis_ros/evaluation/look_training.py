@@ -59,7 +59,7 @@ def _chart(name: str, lines: list[dict[str, float]]) -> str:
         return f"<figure><b>{html.escape(name)}</b> was never a number</figure>"
     steps = np.array([line["step"] for line in lines])
     raw = np.array([line[name] for line in lines]) + 0.0  # no -0
-    low, high = raw.min(), np.quantile(raw, 0.97)
+    low, high = float(raw.min()), float(np.quantile(raw, 0.97))
     smooth = _smooth(raw)
     lowest = int(raw.argmin())
     curves = "".join(

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from scipy.stats import mannwhitneyu
 
 from moshivis_ros.training import dialogues
@@ -89,6 +91,6 @@ def same_question(rng: random.Random, first: Exchange, view: View) -> Exchange |
     return None
 
 
-def auc(high: Sequence[float], low: Sequence[float]) -> float:
+def auc(high: npt.ArrayLike, low: npt.ArrayLike) -> float:
     """Probability that one of ``high`` is above one of ``low``; equal ones count half."""
-    return float(mannwhitneyu(high, low).statistic / (len(high) * len(low)))
+    return float(mannwhitneyu(high, low).statistic / (np.size(high) * np.size(low)))

@@ -130,8 +130,9 @@ def place(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
 def number(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
     counts = {kind: sum(item.kind == kind for item in view) for kind in KINDS}
     draw = rng.random()
+    about: tuple[int, ...] = ()
     if draw < 0.35:
-        what, count, about = "things", len(view), ()
+        what, count = "things", len(view)
     else:  # as many twos and threes as ones and nones
         wanted = rng.choice(sorted(set(counts.values())))
         what = rng.choice([kind for kind, n in counts.items() if n == wanted])

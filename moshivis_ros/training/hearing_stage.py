@@ -107,6 +107,7 @@ class HearingStage:
     def _count(self, speeches: list[Speech]) -> tuple[Tensor, Tensor]:
         """Log of the share of each phoneme in what each token stands for [2, phonemes, tokens], and the mean squared
         distance of a latent vector to its token."""
+        assert self.config.mimi is not None
         tokens = self.config.mimi["quantizer"]["bins"]
         counts = torch.full((len(HEARD_AT), len(self.symbols) + 1, tokens), 0.02)
         nearest = []

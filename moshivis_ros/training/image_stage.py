@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -151,7 +152,7 @@ def augment(pixels: Tensor) -> Tensor:
 def _labels(pictures: Pool) -> dict[str, Tensor]:
     """Of every token [n, grid * grid]: kind, colour and rank (0: background), whether it is a middle, its own place."""
     count, grid = pictures.patches.shape[:2]
-    tables = {name: np.full((count, grid, grid), _IGNORED) for name in _OF_THINGS}
+    tables: dict[str, npt.NDArray[Any]] = {n: np.full((count, grid, grid), _IGNORED) for n in _OF_THINGS}
     for table in tables.values():
         table[pictures.patches == BACKGROUND] = 0
     centre = np.zeros((count, grid, grid), int)

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -144,7 +144,7 @@ class LMStage:
                 topic = F.binary_cross_entropy_with_logits(scores, wanted, reduction="none").sum(-1).mean()
                 loss = loss + self.options.topic_weight * topic
                 shown["topic"] = topic.detach()
-            if sight is not None and (asked := sight.about.amax(-1) > 0).any():
+            if sight is not None and sight.about is not None and (asked := sight.about.amax(-1) > 0).any():
                 gaze = -out.gaze[:, self.config.num_layers // 2 :].mean(1)[asked].mean()
                 loss = loss + self.options.gaze_weight * gaze
                 shown["gaze"] = gaze.detach()
@@ -226,8 +226,8 @@ class LMStage:
                 for thing in set(sample.thing[frames].tolist()):
                     wanted = said[turn].about if thing == ALL else said[turn].about[thing : thing + 1]
                     about[row, frames & (sample.thing == thing)] = np.isin(patches[row], wanted)
-        shown = torch.from_numpy(np.stack(on)).float().to(device)[..., None]
-        return Sight(k, v, mask, shown, torch.from_numpy(about).to(device) * mask[:, 0])
+        visible = torch.from_numpy(np.stack(on)).float().to(device)[..., None]
+        return Sight(k, v, mask, visible, torch.from_numpy(about).to(device) * mask[:, 0])
 
     def _audio(
         self, samples: Sequence[Sample], forms: Sequence[str], tokens: Tensor, hidden: Tensor
@@ -265,7 +265,7 @@ class UngatedStage(LMStage):
 
 def remove_gates(model: MoshiVis) -> None:
     for layer in model.llm.transformer.layers:
-        layer.cross_attention.gate = Open()
+        cast(Any, layer).cross_attention.gate = Open()
 
 
 def model_of(out: Path | str) -> dict[str, Tensor]:
@@ -293,7 +293,7 @@ def _again(rng: random.Random, before: dialogues.Exchange, view: dialogues.View)
     return dialogues.exchange(rng, view)
 
 
-def initialise(model: nn.Module) -> None:
+def initialise(model: MoshiVis) -> None:
     """Small normal weights; what ends a residual branch is smaller, by the depth."""
     config = model.config
     for name, p in model.named_parameters():

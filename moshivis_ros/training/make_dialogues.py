@@ -1,4 +1,4 @@
-"""`moshivis make-dialogues`: a data set of spoken dialogues about pictures.
+"""A data set of spoken dialogues about simulated pictures (`moshivis make-dialogues` without other pictures).
 
 In the convention of kyutai-labs/moshi-finetune: stereo wav (left the model, right the user), beside it a JSON file
 with `alignments` [[word, [start, end], "SPEAKER_MAIN"], ...] of the model's words, and a .jsonl index of {"path",
@@ -8,7 +8,6 @@ model falls silent.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import wave
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from moshivis_ros import arguments
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.training import speakers
 from moshivis_ros.training.dialogues import Exchange, View, dialogue
@@ -27,6 +25,7 @@ from moshivis_ros.training.pictures import pictures
 from moshivis_ros.training.voices import SAMPLE_RATE, Sound, Speech, Voice, Word
 
 INDEX = "dialogues.jsonl"
+REJECTED = "rejected.log"  # what could not be made, and why (data.folder)
 MAIN, USER = "SPEAKER_MAIN", "SPEAKER_USER"
 INTERRUPTED = 0.15  # share of the answers, but the last, into which the user speaks
 REACTION = 0.3  # seconds until the robot falls silent then
@@ -36,12 +35,13 @@ FADE = 0.02  # seconds
 @dataclass(frozen=True)
 class Spoken:
     """A dialogue as sound. model, user: float32 at 24 kHz of one length; words: (speaker, word) in order; interrupted:
-    whether the user did not let the model finish, for each answer."""
+    whether the user did not let the model finish, for each answer; answers: from when to when each is heard, in seconds."""
 
     model: Sound
     user: Sound
     words: tuple[tuple[str, Word], ...]
     interrupted: tuple[bool, ...]
+    answers: tuple[tuple[float, float], ...]
 
     @property
     def seconds(self) -> float:
@@ -55,6 +55,7 @@ def speak(
     clips: list[tuple[str, float, Sound]] = []
     words: list[tuple[str, Word]] = []
     interrupted: list[bool] = []
+    answers: list[tuple[float, float]] = []
 
     def say(who: str, speech: Speech) -> None:
         clips.append((who, now, speech.pcm))
@@ -69,9 +70,11 @@ def speak(
         interrupted.append(number < len(exchanges) and rng.random() < INTERRUPTED)
         if interrupted[-1]:
             heard = rng.uniform(0.3, 0.7) * answer.seconds
+            answers.append((now, now + min(heard + REACTION, answer.seconds)))
             say(MAIN, _until(answer, heard + REACTION))
             now += heard
         else:
+            answers.append((now, now + answer.seconds))
             say(MAIN, answer)
             now += answer.seconds + rng.choice((0.1, 0.5, 1.0, 3.0))
     length = round((now + tail) * SAMPLE_RATE)
@@ -80,7 +83,7 @@ def speak(
         begin = round(start * SAMPLE_RATE)
         channels[who][begin : begin + len(pcm)] += pcm
     channels[USER] += speakers.noise(rng, length, rng.choice(speakers.NOISE_LEVELS))
-    return Spoken(channels[MAIN], channels[USER], tuple(words), tuple(interrupted))
+    return Spoken(channels[MAIN], channels[USER], tuple(words), tuple(interrupted), tuple(answers))
 
 
 def _until(speech: Speech, end: float) -> Speech:
@@ -133,22 +136,3 @@ def make(folder: Path, count: int, seed: int, size: int, held_out: bool) -> None
             spoken = speak(rng, exchanges, speakers.ROBOT, speakers.user(rng, held_out))
             line = write(folder, f"{k:06}", spoken, picture.pixels, picture.view, exchanges)
             index.write(json.dumps(line) + "\n")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Writes spoken dialogues about pictures, in the layout of kyutai-labs/moshi-finetune."
-    )
-    parser.add_argument("folder", help="made if it is not there; must be empty")
-    parser.add_argument("--count", type=int, default=20, help="dialogues (%(default)s)")
-    parser.add_argument("--seed", type=arguments.seed, default=0)
-    parser.add_argument("--size", type=int, default=112, help="pixels of the square pictures (%(default)s)")
-    parser.add_argument(
-        "--held-out", action="store_true", help="the voice and the phrasings that training never has"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    make(Path(args.folder), args.count, args.seed, args.size, args.held_out)
-    print(f"{args.folder}: {args.count} dialogues. Look at them: moshivis look {args.folder}")
-    return 0

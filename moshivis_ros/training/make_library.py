@@ -25,10 +25,11 @@ def texts(user: int, robot: int, least: int = 8) -> tuple[dict[str, int], dict[s
         one = dialogues.exchange(rng, dialogues.random_view(rng))
         asked[one.question] += 1
         answered.update(dialogues.parts(one.answer))
-    return tuple(
-        {text: max(least, round(n * wanted / counter.total())) for text, n in sorted(counter.items())}
-        for counter, wanted in ((asked, user), (answered, robot))
-    )
+
+    def often(counter: Counter[str], wanted: int) -> dict[str, int]:
+        return {text: max(least, round(n * wanted / counter.total())) for text, n in sorted(counter.items())}
+
+    return often(asked, user), often(answered, robot)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,8 @@ def pictures(seed: int, size: int, patch: int) -> Iterator[Picture]:
     grid = size // patch
     while True:
         room = _room(rng)
-        with _QuickRenderer(room, WIDTH, HEIGHT) as renderer:
+        renderer = _QuickRenderer(room, WIDTH, HEIGHT)
+        with renderer:
             for _ in range(_HALF_LIVES):
                 scene, shown = arrange(rng, room)
                 picture = _look(renderer, scene, shown, size, grid)
@@ -129,8 +130,8 @@ def arrange(rng: random.Random, room: Scene) -> tuple[Scene, tuple[Thing, ...]]:
         replace(light, brightness=rng.uniform(*span))
         for light, span in zip(room.lights, ((0.4, 0.7), (0.15, 0.4)))
     )
-    things = tuple(names.get(thing.name, thing) for thing in room.things)
-    return replace(room, things=things, robot=robot, lights=lights), tuple(shown)
+    all_things = tuple(names.get(thing.name, thing) for thing in room.things)
+    return replace(room, things=all_things, robot=robot, lights=lights), tuple(shown)
 
 
 def across(eye: Pose, field_of_view: float, x: float, y: float) -> float:
@@ -157,7 +158,8 @@ class _QuickRenderer(Renderer):
         table = np.full(self._model.ngeom + 1, BACKGROUND, np.int8)
         for k, thing in enumerate(shown):
             table[self._geoms[thing.name]] = k
-        return table[ids]
+        owners: npt.NDArray[np.int8] = table[ids]
+        return owners
 
 
 def _look(

@@ -128,11 +128,11 @@ def _encode(mimi: Any, recordings: list[Recording], batch: int) -> list[Utteranc
 
 
 def mimi_codes(mimi: Any, sound: Tensor) -> Tensor:
-    """Codes [B, K, T] of sound [B, 1, T * 1920]."""
+    """Codes [B, K, T] of sound [B, 1, T * 1920], wherever the codec is."""
     from moshi.utils.compile import no_compile
 
     with no_compile():
-        codes: Tensor = mimi.encode(sound)
+        codes: Tensor = mimi.encode(sound.to(next(mimi.parameters()).device)).cpu()
     return codes
 
 
@@ -181,8 +181,8 @@ def silences(mimi: Any, rng: random.Random, levels: Sequence[float]) -> tuple[np
     samples = (SILENCE_SECONDS * SAMPLE_RATE) // FRAME_SIZE * FRAME_SIZE
     sounds = [speakers.noise(rng, samples, level) for level in levels]
     with torch.no_grad():
-        codes = mimi_codes(mimi, torch.from_numpy(np.stack(sounds))[:, None]).numpy().astype(np.int16)
-    return tuple(row[:, LEAD:] for row in codes)
+        codes = mimi_codes(mimi, torch.from_numpy(np.stack(sounds))[:, None])
+    return tuple(row[:, LEAD:].numpy().astype(np.int16) for row in codes)
 
 
 def save(library: Library, path: Path) -> None:
