@@ -156,12 +156,12 @@ def _piper(file: str) -> int:
 
 @cache
 def _piper_of(file: str) -> Any:
-    try:
-        import piper
-    except ImportError as error:
-        raise MissingDependencyError(f"Piper is not installed ({error}): pip install piper-tts") from error
     path = Path(file).expanduser()
     missing = [str(part) for part in (path, Path(f"{path}.json")) if not part.is_file()]
     if missing:
         raise ConfigError(f"there is no {' and no '.join(missing)}: python -m piper.download_voices gets one")
+    try:
+        import piper
+    except ImportError as error:
+        raise MissingDependencyError(f"Piper is not installed ({error}): pip install piper-tts") from error
     return piper.PiperVoice.load(path)
