@@ -63,7 +63,7 @@ def test_the_line_says_what_a_frame_takes_and_what_smaller_weights_would(
 
 def test_too_slow_is_not_taken_however_much_fits() -> None:
     best, reason = decide(forms(ORIN), 58_000_000_000, "cuda")
-    assert best.name == "int4" and "because int8 with an int8 window would take 75 ms a frame" in reason
+    assert best.name == "int4" and "because int8 with an int8 window would take 74 ms a frame" in reason
 
 
 def test_the_owner_of_a_cpu_is_told_the_truth() -> None:

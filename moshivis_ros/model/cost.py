@@ -14,7 +14,7 @@ from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis, window_bytes
 
-MIMI_LAUNCHES = 1362  # of a frame
+MIMI_LAUNCHES = 1314  # of a frame: encode and decode
 WORKING = 500_000_000  # bytes beside what is counted: recorded steps, a picture being encoded, libraries, one tensor while loading
 
 
@@ -75,12 +75,12 @@ def bytes_per_step(model: MoshiVis, kv_cache: str | None = None) -> int:
 
 
 def launches(config: ModelConfig, fused: bool = True) -> int:
-    """Kernels of a step with a picture on a GPU, in whatever form weights and window are: 687 of the released model, and
+    """Kernels of a step with a picture on a GPU, in whatever form weights and window are: 692 of the released model, and
     2181 where Triton does not run. As benchmarks/launches.py counts them.
     """
     codebook = 5 * config.depformer_num_layers + 3
-    count = 12 * config.num_layers + config.dep_q * codebook + 39
-    return count if fused else 2181 * count // 687
+    count = 12 * config.num_layers + config.dep_q * codebook + 44
+    return count if fused else 2181 * count // 692
 
 
 def launch_seconds(device: torch.device) -> float:
