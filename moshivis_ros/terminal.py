@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
@@ -50,6 +49,8 @@ def level(rms: float) -> float:
 
 def blocks(picture: NDArray[np.uint8]) -> Text:
     """RGB [height, width, 3] in half blocks: the upper half of a character is one pixel, what is behind it the next."""
+    import cv2  # here, so that the command line starts without it
+
     small = cv2.resize(picture, SIGHT, interpolation=cv2.INTER_AREA)
     text = Text()
     for upper, lower in zip(small[::2].tolist(), small[1::2].tolist(), strict=True):
