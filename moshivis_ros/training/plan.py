@@ -1,0 +1,208 @@
+"""`moshivis train CONFIG --plan`: what the stage adapters takes, before anything is loaded.
+
+Nothing is estimated that can be counted: one step of the very code that trains is run with tensors that have shapes and no
+memory, and what would be allocated and multiplied is added up. Only how much of its peak a GPU reaches is assumed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from moshivis_ros.errors import ConfigError
+from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.training.batches import NOTHING, Batch
+from moshivis_ros.training.learner import Learner, Options, freeze, shrinker
+from moshivis_ros.training.train import TUNED, Settings
+
+UTILISATION = 0.4  # of a GPU's peak, as trainings of such models reach
+BESIDE = 0.8e9  # bytes: CUDA's own context, and what its allocator cannot use
+GPUS = {  # bfloat16 operations a second without sparsity, by the makers; bytes
+    "a100": (312e12, 80e9),
+    "h100": (989e12, 80e9),
+    "h200": (989e12, 141e9),
+    "l40s": (362e12, 48e9),
+    "rtx3090": (71e12, 24e9),
+    "rtx4090": (165e12, 24e9),
+    "rtx5090": (210e12, 32e9),
+}
+
+
+class Memory(NamedTuple):
+    """Bytes at the peak of a step, by kind."""
+
+    frozen: int
+    learning: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return sum(self)
+
+
+class Cost(NamedTuple):
+    learning: int  # parameters
+    frozen: int
+    memory: Memory
+    operations: float  # floating-point ones of a process and step
+
+
+def plan(settings: Settings, gpu: str, gpus: int, price: float) -> str:
+    """A report for so many GPUs of this kind at this price an hour. Raises ConfigError for another stage or GPU."""
+    if settings.stage != TUNED:
+        raise ConfigError(f"--plan is for the stage {TUNED}, not for {settings.stage}")
+    if gpu not in GPUS:
+        raise ConfigError(f"no GPU {gpu!r} is known: choose one of {', '.join(GPUS)}")
+    options = Options.of(settings.options)
+    folder = Path(options.model).expanduser()
+    config = ModelConfig.load(folder if folder.is_dir() else folder.parent)  # of a repo: the released one
+    cost = count(config, options, settings.bfloat16)
+    speed, room = GPUS[gpu]
+    needed = cost.memory.total + BESIDE
+    seconds = cost.operations / (speed * UTILISATION)
+    samples = options.batch * options.accumulate * gpus
+    hours = seconds * settings.steps / 3600
+    kinds = [f"  {kind:12}{size / 1e9:8.2f} GB" for kind, size in cost.memory._asdict().items()]
+    fits = "fits" if needed <= room else "DOES NOT FIT: try frozen: int8, a smaller batch (accumulate more), fewer seconds"
+    lines = [
+        f"{cost.learning:,} parameters learn, {cost.frozen:,} are frozen",
+        "memory of a process, at most:",
+        *kinds,
+        f"  {'in all':12}{cost.memory.total / 1e9:8.2f} GB, {needed / 1e9:.1f} with CUDA's own; {gpu}, {room / 1e9:.0f} GB: {fits}",
+        f"a step: {samples} samples, {cost.operations / 1e12:.1f} Tflop a process, {seconds:.2f} s at {UTILISATION:.0%} of {gpu}'s peak",
+        f"{settings.steps} steps: {samples * settings.steps:,} samples, {samples / seconds:.1f} a second, {hours:.1f} hours",
+    ]
+    if price:
+        lines.append(f"{hours * gpus:.1f} GPU hours at {price:g}: {hours * gpus * price:.2f}")
+    return "\n".join(lines)
+
+
+def count(config: ModelConfig, options: Options, bfloat16: bool) -> Cost:
+    """Of a step with spoken samples of full length; operations: as many of each form as there will be."""
+    with FakeTensorMode():
+        learner = fake(config, options, bfloat16)
+        spoken, written = (batch_of(config, options, bfloat16, kind) for kind in (True, False))
+        optimizer = torch.optim.AdamW(learner.groups(), lr=1e-3, fused=True)
+        with Allocated(learner) as allocated:
+            step(learner, optimizer, spoken)  # makes the optimizer's state
+            allocated.peak = allocated.now
+            step(learner, optimizer, spoken)
+        memory = _kinds(learner, optimizer, allocated.peak)
+        operations = [_operations(learner, batch) for batch in (spoken, written)]
+    share = options.speechless
+    mean = operations[0] * (1 - share) + operations[1] * share
+    learning = [p for p in learner.parameters() if p.requires_grad]
+    everything = [*learner.parameters(), *learner.buffers()]
+    learns = sum(p.numel() for p in learning)
+    frozen = sum(t.numel() for t in everything) - learns
+    return Cost(learns, frozen, memory, options.accumulate * mean)
+
+
+def fake(config: ModelConfig, options: Options, bfloat16: bool, device: str = "cpu") -> Learner:
+    """What learns as tune.load makes it, in a mode in which tensors have no memory."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16 if bfloat16 else torch.float32)
+    try:
+        with torch.device(device):
+            model = MoshiVis(config)
+    finally:
+        torch.set_default_dtype(before)
+    with torch.device(device):
+        del model.image_prefix.enc
+        if options.frozen == "int8":
+            shrinker(model, lambda weight: (weight.to(torch.int8), weight[:, 0].clone()))(model)
+        freeze(model, options)
+    return Learner(model, options, bfloat16)
+
+
+def batch_of(
+    config: ModelConfig, options: Options, bfloat16: bool, spoken: bool, device: str = "cpu"
+) -> Batch:
+    """The largest that there can be of a form."""
+    size, frames = options.batch, options.limits.spoken if spoken else options.limits.speechless
+    slots = options.pictures if spoken else 1
+    patches, hidden = config.image_tokens(), config.siglip.hidden_size
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    with torch.device(device):
+        tokens = torch.zeros(size, 1 + config.n_q, frames, dtype=torch.int64)
+        if not spoken:
+            tokens[:, 1:] = NOTHING
+        return Batch(
+            tokens,
+            torch.ones(size, frames),
+            torch.zeros(size, frames, dtype=torch.int64),
+            torch.ones(size, frames, dtype=torch.int64),
+            torch.zeros(size, slots, patches, hidden, dtype=dtype),
+            torch.full((size,), spoken),
+            torch.arange(size * frames if spoken else 0),
+        )
+
+
+def step(learner: Learner, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+    """As tune's, for one batch."""
+    optimizer.zero_grad(set_to_none=True)
+    backward(learner, batch)
+    optimizer.step()
+
+
+def backward(learner: Learner, batch: Batch) -> None:
+    sums = learner(batch)
+    counts = torch.ones(sums.shape, device=sums.device, dtype=torch.float64)
+    learner.losses(sums, counts)["loss"].backward()
+
+
+class Allocated(TorchDispatchMode):
+    """Bytes of all tensors that are there, of ``module`` and of what is computed inside ``with``; ``peak``: the most."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+        self._add([*module.parameters(), *module.buffers()])
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self._add(tree_leaves(out))
+        return out
+
+    def _add(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if not isinstance(value, Tensor):
+                continue
+            storage = value.untyped_storage()
+            if storage._cdata in self._known:
+                continue
+            self._known.add(storage._cdata)
+            self.now += storage.nbytes()
+            weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+
+    def _remove(self, storage: int, size: int) -> None:
+        self._known.discard(storage)
+        self.now -= size
+
+
+def _kinds(learner: Learner, optimizer: torch.optim.Optimizer, peak: int) -> Memory:
+    learning = [p for p in learner.parameters() if p.requires_grad]
+    frozen = [*(p for p in learner.parameters() if not p.requires_grad), *learner.buffers()]
+    states = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+    sizes = [sum(t.numel() * t.element_size() for t in part) for part in (frozen, learning, learning, states)]
+    return Memory(*sizes, max(0, peak - sum(sizes)))
+
+
+def _operations(learner: Learner, batch: Batch) -> float:
+    with FlopCounterMode(display=False) as counter:
+        backward(learner, batch)
+    return float(counter.get_total_flops())
