@@ -184,10 +184,13 @@ class Batches:
         empty = torch.zeros(self.config.image_tokens(), siglip.hidden_size, dtype=self.prepared.dtype)
 
         def filled(tensors: list[Tensor], value: float) -> Tensor:
-            return torch.stack([torch.nn.functional.pad(t, (0, frames - t.shape[-1]), value=value) for t in tensors])
+            return torch.stack(
+                [torch.nn.functional.pad(t, (0, frames - t.shape[-1]), value=value) for t in tensors]
+            )
 
         pictures = [
-            torch.stack([*map(self.prepared.picture, s.pictures), *[empty] * (slots - len(s.pictures))]) for s in samples
+            torch.stack([*map(self.prepared.picture, s.pictures), *[empty] * (slots - len(s.pictures))])
+            for s in samples
         ]
         tokens = filled([sample.tokens for sample in samples], NOTHING)
         tokens[:, 0].masked_fill_(tokens[:, 0] == NOTHING, self.config.padding_token_id)

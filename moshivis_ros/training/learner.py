@@ -26,8 +26,9 @@ from moshivis_ros.training.batches import NOTHING, RATE, Batch, Limits
 from moshivis_ros.training.forward import Sight, audio_logits, columns, targets, temporal
 
 Weight = Annotated[float, Range(0, 1000)]
-# What a step is divided by, in the order of Learner.counts.
-COUNTS = ("text", "audio", "outside", "inside", "written", "spoken")
+# What a step is summed up to: losses of text and own sound, gates outside and inside of answers about a picture, losses of
+# words by form.
+SUMS = ("text", "audio", "gate outside", "gate inside", "written", "spoken")
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,9 @@ def freeze(model: MoshiVis, options: Options) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise MissingDependencyError("lora_rank needs the peft library: pip install moshivis_ros[finetuning]") from error
+        raise MissingDependencyError(
+            "lora_rank needs the peft library: pip install moshivis_ros[finetuning]"
+        ) from error
     config = LoraConfig(
         r=options.lora_rank,
         lora_alpha=options.lora_scale * options.lora_rank,
@@ -166,9 +169,19 @@ def _train_only(model: nn.Module, wanted: Callable[[str], bool]) -> None:
                 parameter.requires_grad_(False)
 
 
+def describe(model: nn.Module) -> str:
+    """How many parameters learn, and of how many."""
+    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    frozen += sum(b.numel() for name, b in model.named_buffers() if name.endswith("values"))  # in int8
+    return f"{learning:,} parameters learn, {frozen:,} are frozen"
+
+
 def trained(model: MoshiVis, options: Options, dtype: torch.dtype) -> Adapters:
     """What has been learned, in the type of a checkpoint."""
-    tensors = {name: t.detach().to(dtype) for name, t in model.state_dict().items() if learns(name, options.learn)}
+    tensors = {
+        name: t.detach().to(dtype) for name, t in model.state_dict().items() if learns(name, options.learn)
+    }
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             base, _, rest = name.partition(".lora_")
@@ -195,7 +208,7 @@ class Learner(nn.Module):
         return [{"params": params, **each[name]} for name, params in groups.items() if params]
 
     def counts(self, batch: Batch) -> Tensor:
-        """[COUNTS] of the batch, float64."""
+        """What the SUMS of the batch are means over, once divided: [SUMS] float64."""
         words = batch.weight * (batch.weight >= 1)
         heard = torch.tensor(len(batch.heard))
         inside = [(batch.visual == which).sum() for which in (0, 1)]
@@ -203,7 +216,7 @@ class Learner(nn.Module):
         return torch.stack([batch.weight.sum(), heard, *inside, *forms]).double()
 
     def forward(self, batch: Batch) -> Tensor:
-        """Sums over the batch [COUNTS], float32: losses of text and own sound, gates, losses of words by form."""
+        """The SUMS of the batch, float32."""
         device = batch.tokens.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
             return self._sums(batch)
@@ -211,7 +224,9 @@ class Learner(nn.Module):
     def _sums(self, batch: Batch) -> Tensor:
         config, tokens = self.model.config, batch.tokens
         out = temporal(self.model, columns(tokens, config), self._sight(batch), lean=True)
-        each = F.cross_entropy(out.text_logits.float().flatten(0, 1), tokens[:, 0].flatten(), reduction="none")
+        each = F.cross_entropy(
+            out.text_logits.float().flatten(0, 1), tokens[:, 0].flatten(), reduction="none"
+        )
         each = each.view_as(batch.weight)
         words = each.detach() * (batch.weight >= 1)
         gates = out.gates.mean(1)
@@ -250,10 +265,8 @@ class Learner(nn.Module):
             mask = batch.shown.clamp(min=0)[:, None, :, None] == slot
         return Sight(k, v, mask, (batch.shown >= 0).to(k.dtype)[..., None])
 
-    def losses(self, sums: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        """Of sums and counts: `loss` is what is minimised, the others are shown."""
+    def loss(self, sums: Tensor, counts: Tensor) -> Tensor:
+        """What is minimised."""
+        text, audio, outside, *_ = (sums / counts.clamp(min=1).to(sums.dtype)).unbind()
         options = self.options
-        text, audio, outside, inside, written, spoken = (sums / counts.clamp(min=1).to(sums.dtype)).unbind()
-        loss = options.text_weight * text + options.audio_weight * audio + options.gate_weight * outside
-        shown = {"text": text, "audio": audio, "written": written, "spoken": spoken}
-        return {"loss": loss, **shown, "gate inside": inside, "gate outside": outside}
+        return options.text_weight * text + options.audio_weight * audio + options.gate_weight * outside

@@ -22,7 +22,7 @@ from moshivis_ros.errors import ConfigError
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.training.batches import NOTHING, Batch
-from moshivis_ros.training.learner import Learner, Options, freeze, shrinker
+from moshivis_ros.training.learner import Learner, Options, describe, freeze, shrinker
 from moshivis_ros.training.train import TUNED, Settings
 
 UTILISATION = 0.4  # of a GPU's peak, as trainings of such models reach
@@ -53,8 +53,7 @@ class Memory(NamedTuple):
 
 
 class Cost(NamedTuple):
-    learning: int  # parameters
-    frozen: int
+    parameters: str  # how many learn
     memory: Memory
     operations: float  # floating-point ones of a process and step
 
@@ -75,9 +74,13 @@ def plan(settings: Settings, gpu: str, gpus: int, price: float) -> str:
     samples = options.batch * options.accumulate * gpus
     hours = seconds * settings.steps / 3600
     kinds = [f"  {kind:12}{size / 1e9:8.2f} GB" for kind, size in cost.memory._asdict().items()]
-    fits = "fits" if needed <= room else "DOES NOT FIT: try frozen: int8, a smaller batch (accumulate more), fewer seconds"
+    fits = (
+        "fits"
+        if needed <= room
+        else "DOES NOT FIT: try frozen: int8, a smaller batch (accumulate more), fewer seconds"
+    )
     lines = [
-        f"{cost.learning:,} parameters learn, {cost.frozen:,} are frozen",
+        cost.parameters,
         "memory of a process, at most:",
         *kinds,
         f"  {'in all':12}{cost.memory.total / 1e9:8.2f} GB, {needed / 1e9:.1f} with CUDA's own; {gpu}, {room / 1e9:.0f} GB: {fits}",
@@ -92,26 +95,21 @@ def plan(settings: Settings, gpu: str, gpus: int, price: float) -> str:
 def count(config: ModelConfig, options: Options, bfloat16: bool) -> Cost:
     """Of a step with spoken samples of full length; operations: as many of each form as there will be."""
     with FakeTensorMode():
-        learner = fake(config, options, bfloat16)
+        learner = network_of(config, options, bfloat16)
         spoken, written = (batch_of(config, options, bfloat16, kind) for kind in (True, False))
         optimizer = torch.optim.AdamW(learner.groups(), lr=1e-3, fused=True)
-        with Allocated(learner) as allocated:
-            step(learner, optimizer, spoken)  # makes the optimizer's state
-            allocated.peak = allocated.now
+        remembered(optimizer)
+        with Allocated(learner, optimizer) as allocated:
             step(learner, optimizer, spoken)
-        memory = _kinds(learner, optimizer, allocated.peak)
         operations = [_operations(learner, batch) for batch in (spoken, written)]
+        memory = _kinds(learner, optimizer, allocated.peak)
     share = options.speechless
     mean = operations[0] * (1 - share) + operations[1] * share
-    learning = [p for p in learner.parameters() if p.requires_grad]
-    everything = [*learner.parameters(), *learner.buffers()]
-    learns = sum(p.numel() for p in learning)
-    frozen = sum(t.numel() for t in everything) - learns
-    return Cost(learns, frozen, memory, options.accumulate * mean)
+    return Cost(describe(learner), memory, options.accumulate * mean)
 
 
-def fake(config: ModelConfig, options: Options, bfloat16: bool, device: str = "cpu") -> Learner:
-    """What learns as tune.load makes it, in a mode in which tensors have no memory."""
+def network_of(config: ModelConfig, options: Options, bfloat16: bool, device: str = "cpu") -> Learner:
+    """What learns as tune.load makes it, but of no checkpoint."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if bfloat16 else torch.float32)
     try:
@@ -150,6 +148,15 @@ def batch_of(
         )
 
 
+def remembered(optimizer: torch.optim.Optimizer) -> None:
+    """Make the state that the optimizer has after a first step."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
 def step(learner: Learner, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
     """As tune's, for one batch."""
     optimizer.zero_grad(set_to_none=True)
@@ -160,17 +167,19 @@ def step(learner: Learner, optimizer: torch.optim.Optimizer, batch: Batch) -> No
 def backward(learner: Learner, batch: Batch) -> None:
     sums = learner(batch)
     counts = torch.ones(sums.shape, device=sums.device, dtype=torch.float64)
-    learner.losses(sums, counts)["loss"].backward()
+    learner.loss(sums, counts).backward()
 
 
 class Allocated(TorchDispatchMode):
-    """Bytes of all tensors that are there, of ``module`` and of what is computed inside ``with``; ``peak``: the most."""
+    """Bytes of all tensors that are there: of the module, of the optimizer, and of what is computed inside ``with``;
+    ``peak``: the most that there were at a time.
+    """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         super().__init__()
         self.now = self.peak = 0
         self._known: set[int] = set()
-        self._add([*module.parameters(), *module.buffers()])
+        self._add([*module.parameters(), *module.buffers(), *tree_leaves(list(optimizer.state.values()))])
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -26,8 +26,6 @@ from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.image_encoder import preprocess
 from moshivis_ros.model.weights import load_into, unfilled
 
-PIECE = 125  # frames (10 s) that Mimi encodes at a time
-
 
 class Prepared:
     """``folder``: where files are kept; ``checkpoint``: file of the weights, ``config``: its configuration; ``dtype``: of the
@@ -75,7 +73,9 @@ class Prepared:
                 save_file({"tokens": encode(path).cpu().contiguous()}, partial)
                 os.replace(partial, file)
             except OSError as error:
-                raise OutputError(f"{file} cannot be written ({error}): free some space, or set another `cache`") from error
+                raise OutputError(
+                    f"{file} cannot be written ({error}): free some space, or set another `cache`"
+                ) from error
 
     def _encoder(self, device: torch.device) -> Callable[[Path], Tensor]:
         with unfilled():
@@ -88,9 +88,9 @@ class Prepared:
                 data = np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(np.float32) / 32768
             pcm = torch.from_numpy(data.reshape(-1, 2).T.copy())[:, None].to(device)
             pcm = torch.nn.functional.pad(pcm, (0, -pcm.shape[-1] % FRAME_SIZE))
-            with no_compile(), no_cuda_graph(), mimi.streaming(2):
-                parts = [mimi.encode(piece) for piece in pcm.split(PIECE * FRAME_SIZE, dim=-1)]
-            return torch.cat(parts, dim=-1).flatten(0, 1).to(torch.int16)
+            with no_compile(), no_cuda_graph():
+                codes: Tensor = mimi.encode(pcm)
+            return codes.flatten(0, 1).to(torch.int16)
 
         return encode
 

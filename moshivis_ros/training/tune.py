@@ -33,7 +33,7 @@ from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.model.weights import load_into, stored_type, unfilled
 from moshivis_ros.training.batches import Batches
 from moshivis_ros.training.folder import read
-from moshivis_ros.training.learner import COUNTS, Learner, Options, freeze, shrinker, trained
+from moshivis_ros.training.learner import SUMS, Learner, Options, describe, freeze, shrinker, trained
 from moshivis_ros.training.prepared import Prepared
 from moshivis_ros.training.train import Bar, Settings, plain, rate_at, resume, save
 
@@ -56,7 +56,9 @@ def tune(settings: Settings) -> bool:
     tokenizer = Tokenizer.load(weights.parent, config)
     dtype = torch.bfloat16 if settings.bfloat16 else torch.float32
     prepared = Prepared(Path(options.cache or out / "cache"), weights, config, dtype)
-    batches = Batches(config, tokenizer.encode, data, prepared, options.speechless, options.limits, settings.seed)
+    batches = Batches(
+        config, tokenizer.encode, data, prepared, options.speechless, options.limits, settings.seed
+    )
     sounds = [dialogue.sound for dialogue in data.dialogues]
     prepared.prepare(data.pictures[rank::world], sounds[rank::world], accelerator.device)
     accelerator.wait_for_everyone()
@@ -80,7 +82,9 @@ def tune(settings: Settings) -> bool:
         return False
     if accelerator.is_main_process:
         trained(model, options, stored_type(weights)).save(out)
-        print(f"{out}: adapters. Try: moshivis chat --model {options.model} --adapters {out} --help", flush=True)
+        print(
+            f"{out}: adapters. Try: moshivis chat --model {options.model} --adapters {out} --help", flush=True
+        )
     accelerator.wait_for_everyone()
     return True
 
@@ -92,7 +96,9 @@ def checkpoint(options: Options) -> tuple[Path, ModelConfig]:
     config = ModelConfig.load(folder)
     weights = folder / config.model if path.is_dir() else path
     if config.quantize or released.is_released(weights):
-        raise ConfigError(f"{options.model} holds quantised weights: train the original (frozen: int8 saves as much)")
+        raise ConfigError(
+            f"{options.model} holds quantised weights: train the original (frozen: int8 saves as much)"
+        )
     return weights, config
 
 
@@ -117,14 +123,6 @@ def load(
     del model.image_prefix.enc  # what it makes of the pictures is on disk
     freeze(model, options)
     return model
-
-
-def describe(model: nn.Module) -> str:
-    """How many parameters learn, and of how many."""
-    learning = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
-    frozen += sum(b.numel() for b in model.buffers())
-    return f"{learning:,} parameters learn, {frozen:,} are frozen"
 
 
 class _Run:
@@ -152,7 +150,11 @@ class _Run:
             _forget_after(self.out / LOG, step)
         board = _board(self.out) if main else None
         start = saved = time.monotonic()
-        with (self.out / LOG).open("a", encoding="utf-8") as log, Bar(settings, step) as bar, ThreadPoolExecutor(1) as ahead:
+        with (
+            (self.out / LOG).open("a", encoding="utf-8") as log,
+            Bar(settings, step) as bar,
+            ThreadPoolExecutor(1) as ahead,
+        ):
             drawn = ahead.submit(self._draw, step)
             while step < settings.steps:
                 mine = drawn.result()
@@ -192,21 +194,22 @@ class _Run:
             group["lr"] = rate_at(self.settings, step) * group.get("scale", 1.0)
         counts = torch.stack([self.learner.counts(batch) for batch in mine]).sum(0)
         shared = torch.cat([counts, torch.tensor([float(late)])]).to(accelerator.device)
-        counts, over = accelerator.reduce(shared, "sum").split([len(COUNTS), 1])
-        total = torch.zeros(len(COUNTS), device=accelerator.device)
+        counts, over = accelerator.reduce(shared, "sum").split([len(SUMS), 1])
+        total = torch.zeros(len(SUMS), device=accelerator.device)
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(mine, start=1):
             last = number == len(mine)
             with nullcontext() if last else accelerator.no_sync(self.network):
                 sums = self.network(batch.to(accelerator.device))
                 # Gradients are averaged over the processes; this is a sum.
-                accelerator.backward(self.learner.losses(sums, counts)["loss"] * self.world)
+                accelerator.backward(self.learner.loss(sums, counts) * self.world)
             total += sums.detach()
         norm = accelerator.clip_grad_norm_(list(self.learning.values()), self.settings.clip)
         if torch.isfinite(norm):
             self.optimizer.step()
-        losses = self.learner.losses(accelerator.reduce(total, "sum"), counts)
-        return {**losses, "norm": norm.detach()}, bool(over > 0)
+        total = accelerator.reduce(total, "sum")
+        means = {name: total[i] / counts[i] for i, name in enumerate(SUMS) if counts[i] > 0}
+        return {"loss": self.learner.loss(total, counts), **means, "norm": norm.detach()}, bool(over > 0)
 
 
 def _accelerator(settings: Settings, options: Options) -> Any:
@@ -219,7 +222,9 @@ def _accelerator(settings: Settings, options: Options) -> Any:
         ) from error
     # Without a spoken sample the depformer has no part in a step, and only `all` trains it.
     unused = options.learn == "all"
-    several = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=unused)
+    several = DistributedDataParallelKwargs(
+        broadcast_buffers=False, find_unused_parameters=unused, gradient_as_bucket_view=True
+    )
     handlers = [InitProcessGroupKwargs(timeout=PATIENCE), several]
     return Accelerator(cpu=settings.device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
 
@@ -227,7 +232,9 @@ def _accelerator(settings: Settings, options: Options) -> Any:
 def _load(learner: Learner, state: dict[str, Tensor]) -> None:
     parameters = {name: p for name, p in learner.named_parameters() if p.requires_grad}
     if state.keys() != parameters.keys():
-        raise ConfigError("the state of the run is of another kind of learning: choose another `out`, or remove it")
+        raise ConfigError(
+            "the state of the run is of another kind of learning: choose another `out`, or remove it"
+        )
     with torch.no_grad():
         for name, tensor in state.items():
             parameters[name].copy_(tensor)

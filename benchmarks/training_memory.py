@@ -1,0 +1,84 @@
+"""Is the memory that `moshivis train --plan` tells the memory that a step takes? Against two counts that are not its own:
+
+- torch's MemTracker, on tensors without memory, at any size (full: a minute);
+- the allocations that torch's profiler sees on the CPU, on real tensors, at small size.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from moshivis_ros.bench.sizes import SIZES
+from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.training.learner import Learner, Options
+from moshivis_ros.training.plan import batch_of, count, network_of, remembered, step
+
+
+def tracked(config: ModelConfig, options: Options, bfloat16: bool) -> int:
+    """Bytes at the peak of a step, by torch's MemTracker."""
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    with FakeTensorMode():
+        learner = network_of(config, options, bfloat16)
+        for module in list(learner.modules()):  # it wants every parameter to learn
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                if not parameter.requires_grad:
+                    delattr(module, name)
+                    module.register_buffer(name, parameter.detach())
+        optimizer = torch.optim.AdamW(learner.groups(), lr=1e-3, fused=True)
+        remembered(optimizer)
+        tracker = MemTracker()
+        tracker.track_external(learner, optimizer)
+        with tracker:
+            step(learner, optimizer, batch_of(config, options, bfloat16, True))
+        return int(tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"])
+
+
+def measured(config: ModelConfig, options: Options, bfloat16: bool) -> int:
+    """Bytes at the peak of a step on this CPU: what there was before, and what the profiler saw allocated on top."""
+    learner: Learner = network_of(config, options, bfloat16)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.normal_(std=0.02)
+    optimizer = torch.optim.AdamW(learner.groups(), lr=1e-3, fused=True)
+    remembered(optimizer)
+    batch = batch_of(config, options, bfloat16, True)
+    there = [*learner.parameters(), *learner.buffers(), *batch]
+    there += [t for state in optimizer.state.values() for t in state.values()]
+    before = sum(tensor.numel() * tensor.element_size() for tensor in there)
+    step(learner, optimizer, batch)  # once, for what is made only once
+    optimizer.zero_grad(set_to_none=True)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        step(learner, optimizer, batch)
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return before + most
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=SIZES, default="full")
+    parser.add_argument("--frozen", choices=("as computed", "int8"), default="as computed")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--real", action="store_true", help="measure on this CPU: for small sizes")
+    args = parser.parse_args()
+    options = Options("", ("",), frozen=args.frozen, batch=args.batch, seconds=args.seconds)
+    planned = count(SIZES[args.size], options, True).memory.total
+    other = (measured if args.real else tracked)(SIZES[args.size], options, True)
+    how = "measured" if args.real else "by MemTracker"
+    print(
+        f"{args.size}: planned {planned / 1e9:.3f} GB, {how} {other / 1e9:.3f} GB: {planned / other - 1:+.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()
