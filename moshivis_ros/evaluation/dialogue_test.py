@@ -248,9 +248,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapters", help="folder of `moshivis train`, put into the model")
     parser.add_argument("--per-kind", type=int, default=60, help="questions of each kind (%(default)s)")
     parser.add_argument("--forms", nargs="+", choices=tuple(FORMS), default=["written", "spoken"])
-    parser.add_argument(
-        "--pictures", default="build/builtin/pictures/test.npz", help="npz, drawn if it is not there"
-    )
+    parser.add_argument("--pictures", default="build/builtin/pictures/test.npz", help="npz, drawn if not there")
     parser.add_argument("--seed", type=arguments.seed, default=5)
     parser.add_argument("--text-temperature", type=float, default=0.0)
     parser.add_argument("--audio-temperature", type=float, default=0.5)

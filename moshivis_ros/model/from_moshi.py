@@ -10,6 +10,7 @@ left out for a reason that is named; anything else is refused.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Mapping
@@ -291,16 +292,16 @@ def _made(
     if source.file == "new":
         if name.endswith(".alpha"):
             return torch.ones(expected.shape)
-        inputs = expected.shape[-1] if expected.dim() > 1 else None
-        if inputs is None:  # the bias of proj_xa
+        if expected.dim() == 1:  # the bias of proj_xa
             return torch.zeros(expected.shape)
-        return (2 * torch.rand(expected.shape, generator=generator) - 1) / inputs**0.5
+        return (2 * torch.rand(expected.shape, generator=generator) - 1) / math.sqrt(expected.shape[-1])
     tensor: Tensor = torch.cat([files[source.file].get_tensor(part) for part in source.names])
     if not tensor.is_floating_point():
         raise CheckpointError(
             f"{', '.join(source.names)} is of type {tensor.dtype}: the original is needed, not a quantised Moshi"
         )
-    return tensor[: expected.shape[0]]
+    cut: Tensor = tensor[: expected.shape[0]]
+    return cut
 
 
 def _found(name_or_folder: str, patterns: list[str]) -> Path:

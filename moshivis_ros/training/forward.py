@@ -7,15 +7,14 @@ frame, at once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.depformer import DepformerLayer
 from moshivis_ros.model.kernels.attention import rotate
 from moshivis_ros.model.layers import rotary, rotary_frequencies
 from moshivis_ros.model.lm import Layer, MoshiVis, SharedCrossAttention
@@ -82,7 +81,7 @@ def temporal(model: MoshiVis, read: Tensor, sight: Sight | None, lean: bool = Fa
     for index, layer in enumerate(llm.transformer.layers):
         if index == config.num_layers // 2:
             middle = x
-        arguments = (layer, x, angles, window, shared, sight, lean)
+        arguments: tuple[Any, ...] = (layer, x, angles, window, shared, sight, lean)
         if lean:
             x, gate, gaze = checkpoint(_layer, *arguments, use_reentrant=False)
         else:
@@ -155,16 +154,17 @@ def audio_logits(
     return _each(model.audio_linears, x).transpose(0, 1)
 
 
-def _depformer_layer(layer: DepformerLayer, x: Tensor, heads: int) -> Tensor:
+def _depformer_layer(layer: Any, x: Tensor, heads: int) -> Tensor:
     attention = layer.self_attn
     qkv = _each(attention.in_proj, layer.norm1(x)).unflatten(-1, (3, heads, -1))
     q, k, v = qkv.permute(2, 1, 3, 0, 4)  # [M, H, dep_q, D]
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True).permute(2, 0, 1, 3).flatten(2)
     x = x + _each(attention.out_proj, y)
     a, b = _each([part.linear_in for part in layer.gating], layer.norm2(x)).chunk(2, -1)
-    return x + _each([part.linear_out for part in layer.gating], F.silu(a) * b)
+    out: Tensor = x + _each([part.linear_out for part in layer.gating], F.silu(a) * b)
+    return out
 
 
-def _each(linears: Iterable[nn.Module], x: Tensor) -> Tensor:
+def _each(linears: Iterable[Any], x: Tensor) -> Tensor:
     """Every codebook [dep_q, M, in] through its own linear layer: [dep_q, M, out]."""
     return torch.bmm(x, torch.stack([linear.weight for linear in linears]).transpose(1, 2))

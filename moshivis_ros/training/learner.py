@@ -94,7 +94,7 @@ class Frozen8(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [..., columns] -> [..., rows]
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
-        out: Tensor = _Times8.apply(x, self.values, self.scales)
+        out: Tensor = _Times8.apply(x, self.values, self.scales)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -148,11 +148,11 @@ def freeze(model: MoshiVis, options: Options) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise MissingDependencyError(
-            "lora_rank needs the peft library: pip install moshivis_ros[finetuning]"
+            "lora_rank needs the peft library: pip install peft"
         ) from error
     config = LoraConfig(
         r=options.lora_rank,
-        lora_alpha=options.lora_scale * options.lora_rank,
+        lora_alpha=options.lora_scale * options.lora_rank,  # type: ignore[arg-type]
         target_modules=r"layers\.\d+\.(self_attn\.(in|out)_proj|gating\.linear_(in|out))",
     )
     wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -196,7 +196,7 @@ class Learner(nn.Module):
 
     def __init__(self, model: MoshiVis, options: Options, bfloat16: bool) -> None:
         super().__init__()
-        self.model, self.options, self.bfloat16 = model, options, bfloat16
+        self.model, self.options, self.autocast = model, options, bfloat16
 
     def groups(self) -> list[dict[str, Any]]:
         """Parameter groups of the optimizer; `scale` multiplies the learning rate."""
@@ -218,7 +218,7 @@ class Learner(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The SUMS of the batch, float32."""
         device = batch.tokens.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=self.autocast):
             return self._sums(batch)
 
     def _sums(self, batch: Batch) -> Tensor:
@@ -255,7 +255,7 @@ class Learner(nn.Module):
         prefix, transformer = self.model.image_prefix, self.model.llm.transformer
         slots, patches = batch.pictures.shape[1:3]
         pictures = batch.pictures.flatten(1, 2)
-        if not self.bfloat16:
+        if not self.autocast:
             pictures = pictures.float()
         k, v = transformer.shared_cross_attention.keys_values(prefix.norm_xa(prefix.proj_xa(pictures)))
         mask = None

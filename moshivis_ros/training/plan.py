@@ -101,11 +101,14 @@ def count(config: ModelConfig, options: Options, bfloat16: bool) -> Cost:
         remembered(optimizer)
         with Allocated(learner, optimizer) as allocated:
             step(learner, optimizer, spoken)
-        operations = [_operations(learner, batch) for batch in (spoken, written)]
+        share = options.speechless
+        operations = sum(
+            part * _operations(learner, batch)
+            for part, batch in ((1 - share, spoken), (share, written))
+            if part
+        )
         memory = _kinds(learner, optimizer, allocated.peak)
-    share = options.speechless
-    mean = operations[0] * (1 - share) + operations[1] * share
-    return Cost(describe(learner), memory, options.accumulate * mean)
+    return Cost(describe(learner), memory, options.accumulate * operations)
 
 
 def network_of(config: ModelConfig, options: Options, bfloat16: bool, device: str = "cpu") -> Learner:
@@ -176,7 +179,7 @@ class Allocated(TorchDispatchMode):
     """
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: set[int] = set()
         self._add([*module.parameters(), *module.buffers(), *tree_leaves(list(optimizer.state.values()))])
@@ -207,8 +210,9 @@ def _kinds(learner: Learner, optimizer: torch.optim.Optimizer, peak: int) -> Mem
     learning = [p for p in learner.parameters() if p.requires_grad]
     frozen = [*(p for p in learner.parameters() if not p.requires_grad), *learner.buffers()]
     states = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
-    sizes = [sum(t.numel() * t.element_size() for t in part) for part in (frozen, learning, learning, states)]
-    return Memory(*sizes, max(0, peak - sum(sizes)))
+    kinds = (frozen, learning, learning, states)
+    held, learns, gradients, state = (sum(t.numel() * t.element_size() for t in kind) for kind in kinds)
+    return Memory(held, learns, gradients, state, peak - held - learns - gradients - state)
 
 
 def _operations(learner: Learner, batch: Batch) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -102,7 +103,7 @@ class Prepared:
         return self.folder / f"{hashlib.sha1(' '.join(parts).encode()).hexdigest()}.safetensors"
 
 
-def _read_picture(path: Path) -> np.ndarray:
+def _read_picture(path: Path) -> NDArray[np.uint8]:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ConfigError(f"{path} is no picture that can be read: replace it, or take its samples out")

@@ -191,7 +191,7 @@ def resume(
     if not path.exists():
         return 0, 0.0
     load(network_of(out))
-    with safe_open(path, "pt") as file:
+    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
         for index, parameter in enumerate(_parameters(optimizer)):
             prefix = f"optimizer.{index}."
             names = [n for n in file.keys() if n.startswith(prefix)]
@@ -204,7 +204,7 @@ def resume(
 
 def network_of(out: Path | str) -> dict[str, Tensor]:
     """The network's state dict in the state file of a stage."""
-    with safe_open(Path(out) / STATE, "pt") as file:
+    with safe_open(Path(out) / STATE, "pt") as file:  # type: ignore[no-untyped-call]
         return {n[len("network.") :]: file.get_tensor(n) for n in file.keys() if n.startswith("network.")}
 
 

@@ -172,14 +172,15 @@ class _Run:
                     log.write(json.dumps({"step": step, "seconds": seconds, **values}) + "\n")
                     log.flush()
                     bar.show(step, values)
-                    for name, value in values.items() if board else ():
-                        board.add_scalar(name, value, step)
+                    if board is not None:
+                        for name, value in values.items():
+                            board.add_scalar(name, value, step)
                 if main and (now - saved > settings.save_every or last):
                     save(self.out, self.learning, self.optimizer, step, spent + now - start)
                     saved = now
                 if over:
                     break
-        if board:
+        if board is not None:
             board.close()
         return step
 
@@ -218,7 +219,7 @@ def _accelerator(settings: Settings, options: Options) -> Any:
         from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
     except ImportError as error:
         raise MissingDependencyError(
-            "the stage adapters needs the accelerate library: pip install moshivis_ros[finetuning]"
+            "the stage adapters needs the accelerate library: pip install accelerate"
         ) from error
     # Without a spoken sample the depformer has no part in a step, and only `all` trains it.
     unused = options.learn == "all"
