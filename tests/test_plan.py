@@ -80,3 +80,12 @@ def test_what_cannot_be_planned(tmp_path: Path, capsys: pytest.CaptureFixture[st
         plan(Settings("lm", "", 1, 1.0), "h100", 1, 0)
     assert main(["train", write(tmp_path), "--plan", "--gpu", "abacus"]) == 2
     assert "rtx4090" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["paper", "24gb", "kitchen"])
+def test_the_examples_are_what_the_stage_takes(name: str) -> None:
+    path = Path(__file__).parents[1] / "moshivis_ros" / "training" / "configs" / f"adapters_{name}.yaml"
+    settings = Settings.load(path)
+    options = Options.of(settings.options)
+    assert settings.stage == "adapters" and settings.learning_rate < 1e-3
+    assert options.frozen == ("as computed" if name == "paper" else "int8")

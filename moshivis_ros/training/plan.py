@@ -6,6 +6,7 @@ memory, and what would be allocated and multiplied is added up. Only how much of
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,7 +94,7 @@ def plan(settings: Settings, gpu: str, gpus: int, price: float) -> str:
 
 
 def count(config: ModelConfig, options: Options, bfloat16: bool) -> Cost:
-    """Of a step with spoken samples of full length; operations: as many of each form as there will be."""
+    """Of a step whose samples have their full length; operations: with as many of each form as there will be."""
     with FakeTensorMode():
         learner = network_of(config, options, bfloat16)
         spoken, written = (batch_of(config, options, bfloat16, kind) for kind in (True, False))
@@ -101,14 +102,12 @@ def count(config: ModelConfig, options: Options, bfloat16: bool) -> Cost:
         remembered(optimizer)
         with Allocated(learner, optimizer) as allocated:
             step(learner, optimizer, spoken)
-        share = options.speechless
-        operations = sum(
-            part * _operations(learner, batch)
-            for part, batch in ((1 - share, spoken), (share, written))
-            if part
-        )
+        # Like lengths are together, and a batch costs what its longest sample does.
+        long = math.ceil((1 - options.speechless) * options.accumulate)
+        parts = ((long, spoken), (options.accumulate - long, written))
+        operations = sum(number * _operations(learner, batch) for number, batch in parts if number)
         memory = _kinds(learner, optimizer, allocated.peak)
-    return Cost(describe(learner), memory, options.accumulate * operations)
+    return Cost(describe(learner), memory, operations)
 
 
 def network_of(config: ModelConfig, options: Options, bfloat16: bool, device: str = "cpu") -> Learner:
