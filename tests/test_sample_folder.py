@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 from samples import ANSWERS, write_folder, write_wav
 
-from moshivis_ros.errors import ConfigError
+from moshivis_ros.errors import ConfigError, OutputError
 from moshivis_ros.model.checkpoint import load_model
 from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.config import ModelConfig
@@ -35,6 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(made: Path) -> Prepared:
     config = ModelConfig.load(made / "model")
     data = read([made / "data"])
+    (made / "cache").mkdir()
     one = Prepared(made / "cache", made / "model" / config.model, config, torch.float32)
     one.prepare(data.pictures, [each.sound for each in data.dialogues], torch.device("cpu"))
     return one
@@ -170,12 +173,29 @@ def test_a_picture_that_is_none(tmp_path: Path, made: Path) -> None:
         one.prepare([bad], [], torch.device("cpu"))
 
 
+def test_a_full_disk(tmp_path: Path, made: Path) -> None:
+    config = ModelConfig.load(made / "model")
+    (tmp_path / "cache").mkdir()
+    one = Prepared(tmp_path / "cache", made / "model" / config.model, config, torch.float32)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(OutputError, match="free some space"):
+            one.prepare([made / "data" / "pictures" / "red.png"], [], torch.device("cpu"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
 def test_only_dialogues_or_only_samples_without_sound(made: Path, prepared: Prepared, tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "data", dialogues=1)
     (folder / "speechless.jsonl").unlink()
     limits = Limits(50, 120, 2, 0.5)
     with pytest.raises(ConfigError, match="speechless is 0.5, but the data hold no speechless samples"):
-        Batches(prepared.config, str.split, read([folder]), prepared, 0.5, limits, 0)  # type: ignore[arg-type]
+        Batches(prepared.config, lambda text: [5], read([folder]), prepared, 0.5, limits, 0)
+    with pytest.raises(ConfigError, match=r"no pieces for 5 words of the data \(I, see, a, red, ball\)"):
+        Batches(prepared.config, lambda text: [0], read([folder]), prepared, 0.0, limits, 0)
     told = json.loads((folder / "0.json").read_text())
     (folder / "0.json").write_text(json.dumps({"alignments": told["alignments"]}))
     assert read([folder]).pictures == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from torch import nn
 from moshivis_ros.bench import command
 from moshivis_ros.cli import main
 from moshivis_ros.conversation import Conversation
-from moshivis_ros.errors import CheckpointError, ConfigError
+from moshivis_ros.errors import CheckpointError, ConfigError, OutputError
 from moshivis_ros.model.adapters import FILE, Adapters, is_adapter
 from moshivis_ros.model.checkpoint import load_model, quantize_checkpoint
 from moshivis_ros.model.config import ModelConfig
@@ -284,6 +285,15 @@ def test_learn_decides_what_learns(made: Path) -> None:
 def test_what_is_wrong_is_told_before_it_begins(made: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises((ConfigError, CheckpointError), match=words):
         train(settings(made, "wrong", **change))
+
+
+def test_a_disk_that_cannot_hold_it_is_told_before(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(made)
+    monkeypatch.setattr(tune.shutil, "disk_usage", lambda _: usage._replace(free=400_000))
+    with pytest.raises(OutputError, match="needs 0.0 GB"):
+        train(settings(made, "full"))
+    monkeypatch.setattr(tune.shutil, "disk_usage", lambda _: usage._replace(free=700_000))
+    assert train(dataclasses.replace(settings(made, "full"), steps=1))
 
 
 def test_the_loss_is_the_sum_of_its_parts_by_their_weights(made: Path) -> None:

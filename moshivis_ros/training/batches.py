@@ -20,7 +20,7 @@ from torch import Tensor
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.model.codec import FRAME_SIZE, SAMPLE_RATE
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.training.folder import Data, Dialogue, Speechless
+from moshivis_ros.training.folder import MAX_LISTED, Data, Dialogue, Speechless
 from moshivis_ros.training.prepared import Prepared
 
 NOTHING = -1
@@ -82,10 +82,23 @@ class Batches:
             raise ConfigError(
                 f"speechless is {share}, but the data hold no {lacking}: add some, or set it to {only}"
             )
-        self.config, self.encode, self.data, self.prepared = config, encode, data, prepared
+        self.config, self.data, self.prepared = config, data, prepared
         self.share, self.limits, self.seed = share, limits, seed
+        texts = [text for each in data.speechless for text in (each.prompt, each.text)]
+        texts += [word for dialogue in data.dialogues for word, _ in dialogue.words]
+        self._pieces = {word: encode(word) for text in texts for word in text.split()}
+        silent = {config.padding_token_id, config.end_of_text_padding_id}
+        unknown = [word for word, pieces in self._pieces.items() if not pieces or silent & set(pieces)]
+        if unknown:
+            raise ConfigError(
+                f"the model's tokenizer has no pieces for {len(unknown)} words of the data ({', '.join(unknown[:MAX_LISTED])}): "
+                "write them otherwise"
+            )
         for each in data.speechless:  # too long ones are refused now
             self._written(random.Random(0), each)
+
+    def encode(self, text: str) -> list[int]:
+        return [piece for word in text.split() for piece in self._pieces[word]]
 
     def draw(self, step: int, count: int, rank: int = 0, world: int = 1, parts: int = 1) -> list[Batch]:
         """Of the ``count`` samples of a step those of process ``rank`` of ``world``, in ``parts`` batches.

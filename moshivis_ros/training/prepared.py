@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -45,6 +46,11 @@ class Prepared:
         """[2 * K, T] int16"""
         return load_file(self._file(path, self._codec))["tokens"]
 
+    def absent(self, pictures: Sequence[Path]) -> int:
+        """Bytes of the pictures that are not there yet."""
+        each = self.config.image_tokens() * self.config.siglip.hidden_size * self.dtype.itemsize
+        return each * sum(not self._file(path, self.checkpoint).is_file() for path in pictures)
+
     def prepare(self, pictures: Sequence[Path], sounds: Sequence[Path], device: torch.device) -> None:
         """Make what is not there. Raises ConfigError for a picture that is none, and OutputError for a full disk."""
         absent = [path for path in pictures if not self._file(path, self.checkpoint).is_file()]
@@ -66,14 +72,13 @@ class Prepared:
 
     @torch.no_grad()
     def _all(self, paths: Sequence[Path], weights: Path, encode: Callable[[Path], Tensor], what: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         for path in track(paths, f"encoding {what}"):
             file = self._file(path, weights)
             partial = file.with_suffix(f".{os.getpid()}")
             try:
                 save_file({"tokens": encode(path).cpu().contiguous()}, partial)
                 os.replace(partial, file)
-            except OSError as error:
+            except (OSError, SafetensorError) as error:
                 raise OutputError(
                     f"{file} cannot be written ({error}): free some space, or set another `cache`"
                 ) from error

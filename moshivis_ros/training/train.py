@@ -24,12 +24,12 @@ import torch
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from moshivis_ros import arguments
-from moshivis_ros.errors import ConfigError
+from moshivis_ros.errors import ConfigError, OutputError
 from moshivis_ros.model.device import find_device
 
 STATE = "state.safetensors"
@@ -179,8 +179,14 @@ def save(
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # shared memory is refused
     partial = out / "state.partial"
-    save_file(tensors, partial, metadata={"step": str(step), "seconds": str(seconds)})
-    os.replace(partial, out / STATE)
+    try:
+        save_file(tensors, partial, metadata={"step": str(step), "seconds": str(seconds)})
+        os.replace(partial, out / STATE)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"the state of step {step} cannot be written to {out} ({error}): free some space and run again; it goes on from "
+            "the state before"
+        ) from error
 
 
 def resume(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -23,7 +24,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from moshivis_ros.errors import ConfigError, MissingDependencyError
+from moshivis_ros.errors import ConfigError, MissingDependencyError, OutputError
 from moshivis_ros.model import released
 from moshivis_ros.model.adapters import Adapters
 from moshivis_ros.model.checkpoint import resolve
@@ -60,6 +61,8 @@ def tune(settings: Settings) -> bool:
         config, tokenizer.encode, data, prepared, options.speechless, options.limits, settings.seed
     )
     sounds = [dialogue.sound for dialogue in data.dialogues]
+    if accelerator.is_local_main_process:
+        _check_room(out, prepared, prepared.absent(data.pictures), _state_bytes(config, options))
     prepared.prepare(data.pictures[rank::world], sounds[rank::world], accelerator.device)
     accelerator.wait_for_everyone()
     model = load(options, weights, config, accelerator.device, dtype)
@@ -211,6 +214,33 @@ class _Run:
         total = accelerator.reduce(total, "sum")
         means = {name: total[i] / counts[i] for i, name in enumerate(SUMS) if counts[i] > 0}
         return {"loss": self.learner.loss(total, counts), **means, "norm": norm.detach()}, bool(over > 0)
+
+
+def _state_bytes(config: ModelConfig, options: Options) -> int:
+    """Of what learns, with what the optimizer keeps of it."""
+    with unfilled():
+        model = MoshiVis(config)
+        freeze(model, options)
+    return 12 * sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _check_room(out: Path, prepared: Prepared, pictures: int, state: int) -> None:
+    """Raise OutputError where the disks do not hold what will be written: the pictures, and a state beside the one before."""
+    needed: dict[int, tuple[Path, int]] = {}
+    for folder, size in ((out, 2 * state), (prepared.folder, pictures)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder} cannot be made ({error}): choose another") from error
+        disk = folder.stat().st_dev
+        needed[disk] = (folder, size + needed.get(disk, (folder, 0))[1])
+    for folder, size in needed.values():
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise OutputError(
+                f"{folder} needs {size / 1e9:.1f} GB, and its disk has {free / 1e9:.1f} left: free some, or set another `out` "
+                "and `cache`"
+            )
 
 
 def _accelerator(settings: Settings, options: Options) -> Any:
