@@ -13,16 +13,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from moshivis_ros.bench.sizes import SIZES
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.training.learner import Learner, Options
-from moshivis_ros.training.plan import batch_of, count, network_of, remembered, step
+from moshivis_ros.training.learner import Options
+from moshivis_ros.training.plan import batch_of, blank, count, fill, remembered, step
 
 
 def tracked(config: ModelConfig, options: Options, bfloat16: bool) -> int:
     """Bytes at the peak of a step, by torch's MemTracker."""
     from torch.distributed._tools.mem_tracker import MemTracker
 
+    learner = blank(config, options, bfloat16)
     with FakeTensorMode():
-        learner = network_of(config, options, bfloat16)
+        fill(learner)
         for module in list(learner.modules()):  # it wants every parameter to learn
             for name, parameter in list(module.named_parameters(recurse=False)):
                 if not parameter.requires_grad:
@@ -39,7 +40,7 @@ def tracked(config: ModelConfig, options: Options, bfloat16: bool) -> int:
 
 def measured(config: ModelConfig, options: Options, bfloat16: bool) -> int:
     """Bytes at the peak of a step on this CPU: what there was before, and what the profiler saw allocated on top."""
-    learner: Learner = network_of(config, options, bfloat16)
+    learner = fill(blank(config, options, bfloat16))
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.normal_(std=0.02)

@@ -25,7 +25,7 @@ TINY = ModelConfig.preset("tiny")
 
 
 @pytest.mark.parametrize(
-    ("more", "bfloat16"), [({}, False), ({"frozen": "int8"}, True), ({"learn": "all", "batch": 3}, True)]
+    ("more", "bfloat16"), [({}, False), ({"frozen": "int8", "lora_rank": 8}, True), ({"learn": "all", "batch": 3}, True)]
 )
 def test_memory_is_what_is_measured(more: dict[str, Any], bfloat16: bool) -> None:
     options = Options("", ("",), **{"seconds": 10.0, "batch": 2, **more})

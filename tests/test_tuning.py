@@ -200,9 +200,10 @@ def test_two_processes_one_of_which_is_killed_learn_the_same(made: Path, once: P
     assert_same(once, made / "two")
 
 
-def test_lora_is_what_is_loaded_afterwards(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("frozen", "tolerance"), [("as computed", 1e-4), ("int8", 1.0)])
+def test_lora_is_what_is_loaded_afterwards(made: Path, tmp_path: Path, frozen: Any, tolerance: float) -> None:
     pytest.importorskip("peft")
-    options = Options(str(made / "model"), ("",), lora_rank=2, lora_scale=1.5)
+    options = Options(str(made / "model"), ("",), lora_rank=2, lora_scale=1.5, frozen=frozen)
     weights, config = tune.checkpoint(options)
     model = tune.load(options, weights, config, torch.device("cpu"), torch.float32)
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -210,13 +211,13 @@ def test_lora_is_what_is_loaded_afterwards(made: Path, tmp_path: Path) -> None:
     assert len(lora) == 2 * 4 * config.num_layers and len(lora) < len(learning)
     with torch.no_grad():
         for name in lora:
-            learning[name].normal_(std=0.1)
+            learning[name].normal_(std=0.3)
     trained(model, options, torch.float32).save(tmp_path)
     tokens = torch.randint(64, (1, 17, 12))
     plain, again = (load_model(made / "model", "cpu", torch.float32, adapters=a) for a in (None, tmp_path))
     logits = [temporal(each, columns(tokens, config), None).text_logits for each in (model, again, plain)]
-    assert (logits[0] - logits[1]).abs().max() < 1e-4
-    assert (logits[0] - logits[2]).abs().max() > 1e-2
+    right, without = ((logits[0] - other).abs().max() for other in logits[1:])
+    assert right < tolerance and without > 10 * tolerance, (right, without)
 
 
 def test_frozen_int8_is_the_projects_int8_and_gradients_pass_it(made: Path) -> None:
@@ -235,7 +236,8 @@ def test_frozen_int8_is_the_projects_int8_and_gradients_pass_it(made: Path) -> N
     small = tune.load(options, weights, config, torch.device("cpu"), torch.float32)
     layers = [name for name, module in small.named_modules() if isinstance(module, Frozen8)]
     assert len(layers) == 4 * config.num_layers and not any("cross" in name for name in layers)
-    assert train(settings(made, "int8", frozen="int8")) and (made / "int8" / FILE).is_file()
+    assert train(dataclasses.replace(settings(made, "int8", frozen="int8"), bfloat16=True))
+    assert curve(made / "int8")[-1]["loss"] < curve(made / "int8")[0]["loss"]
 
 
 def test_lean_is_the_same_network_and_what_is_filled_up_changes_nothing(made: Path) -> None:
@@ -276,7 +278,7 @@ def test_learn_decides_what_learns(made: Path) -> None:
         ({"learn": "everything"}, "learn: one of adapters, gates, all"),
         ({"speechless": 2}, "speechless: a number from 0 to 1"),
         ({"batches": 2}, "unknown key 'batches'"),
-        ({"frozen": "int8", "lora_rank": 4}, "int8 weights cannot learn"),
+        ({"frozen": "int8", "learn": "all"}, "int8 weights cannot learn"),
         ({"adapters": "nowhere"}, "there are no adapters"),
         ({"data": "nowhere"}, "there is no folder nowhere"),
         ({"speechless_frames": 10}, "raise speechless_frames"),

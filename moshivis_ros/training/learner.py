@@ -66,8 +66,8 @@ class Options:
             data = raw["data"]
             options = cls(**{**raw, "data": (data,) if isinstance(data, str) else tuple(data)})
             problems = list(schema.problems(options))
-            if options.frozen == "int8" and (options.learn == "all" or options.lora_rank):
-                problems.append("frozen: int8 weights cannot learn: leave out lora_rank and learn: all")
+            if options.frozen == "int8" and options.learn == "all":
+                problems.append("frozen: int8 weights cannot learn: leave out learn: all")
         if problems:
             raise ConfigError("options of the stage adapters: " + "; ".join(problems))
         return options
@@ -77,19 +77,27 @@ class Options:
         return Limits(round(self.seconds * RATE), self.speechless_frames, self.pictures, self.padding_weight)
 
 
-class Frozen8(nn.Module):
+class Frozen8(nn.Linear):
     """A linear layer that does not learn, in int8 as in the project's int8 checkpoints (see quantize.StoredWeight).
 
-    The gradient passes it, and nothing is kept for that.
+    The gradient passes it, and nothing is kept for that. It is a Linear without a weight because peft puts LoRA beside those only.
     """
 
     values: Tensor
     scales: Tensor
 
     def __init__(self, values: Tensor, scales: Tensor) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        self.out_features, self.in_features = values.shape
+        self.register_parameter("weight", None)
+        self.register_parameter("bias", None)
         self.register_buffer("values", values)
         self.register_buffer("scales", scales)
+
+    @property
+    def qweight(self) -> Tensor:
+        """By this name peft finds where it is."""
+        return self.values
 
     def forward(self, x: Tensor) -> Tensor:  # [..., columns] -> [..., rows]
         if torch.is_autocast_enabled(x.device.type):
@@ -110,26 +118,30 @@ class _Times8(torch.autograd.Function):
         return (gradient * scales.to(gradient.dtype)) @ values.to(gradient.dtype), None, None
 
 
-def shrinker(
-    model: MoshiVis, rounded: Callable[[Tensor], tuple[Tensor, Tensor]] = rounded_int8
-) -> Callable[[nn.Module], None]:
-    """What puts int8 layers in place of the linear layers of a part of the frozen transformer, once they are filled.
-
-    ``rounded`` gives values and scales of a weight.
-    """
-    layers = {
-        each
-        for name, each in model.llm.transformer.named_modules()
-        if isinstance(each, nn.Linear) and not is_adapter(f".{name}.")
-    }
+def shrinker(model: MoshiVis) -> Callable[[nn.Module], None]:
+    """What puts int8 layers in place of the linear layers of a part of the frozen transformer, once they are filled."""
+    layers = frozen_layers(model)
 
     def shrink(part: nn.Module) -> None:
-        for parent in list(part.modules()):
-            for name, layer in list(parent.named_children()):
-                if layer in layers and isinstance(layer, nn.Linear) and not layer.weight.is_meta:
-                    setattr(parent, name, Frozen8(*rounded(layer.weight.detach())))
+        put_int8(part, {layer for layer in layers if not layer.weight.is_meta}, rounded_int8)
 
     return shrink
+
+
+def frozen_layers(model: MoshiVis) -> set[nn.Linear]:
+    """The linear layers of the transformer that were Moshi's."""
+    named = model.llm.transformer.named_modules()
+    return {each for name, each in named if isinstance(each, nn.Linear) and not is_adapter(f".{name}.")}
+
+
+def put_int8(
+    part: nn.Module, layers: set[nn.Linear], rounded: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> None:
+    """Replace these layers inside ``part``; ``rounded`` gives values and scales of a weight."""
+    for parent in list(part.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Linear) and layer in layers:
+                setattr(parent, name, Frozen8(*rounded(layer.weight.detach())))
 
 
 def learns(name: str, learn: str) -> bool:

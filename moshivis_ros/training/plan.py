@@ -22,8 +22,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
+from moshivis_ros.model.weights import unfilled
 from moshivis_ros.training.batches import NOTHING, Batch
-from moshivis_ros.training.learner import Learner, Options, describe, freeze, shrinker
+from moshivis_ros.training.learner import Learner, Options, describe, freeze, frozen_layers, put_int8
 from moshivis_ros.training.train import TUNED, Settings
 
 UTILISATION = 0.4  # of a GPU's peak, as trainings of such models reach
@@ -95,8 +96,9 @@ def plan(settings: Settings, gpu: str, gpus: int, price: float) -> str:
 
 def count(config: ModelConfig, options: Options, bfloat16: bool) -> Cost:
     """Of a step whose samples have their full length; operations: with as many of each form as there will be."""
+    learner = blank(config, options, bfloat16)
     with FakeTensorMode():
-        learner = network_of(config, options, bfloat16)
+        fill(learner)
         spoken, written = (batch_of(config, options, bfloat16, kind) for kind in (True, False))
         optimizer = torch.optim.AdamW(learner.groups(), lr=1e-3, fused=True)
         remembered(optimizer)
@@ -110,44 +112,48 @@ def count(config: ModelConfig, options: Options, bfloat16: bool) -> Cost:
     return Cost(describe(learner), memory, operations)
 
 
-def network_of(config: ModelConfig, options: Options, bfloat16: bool, device: str = "cpu") -> Learner:
-    """What learns as tune.load makes it, but of no checkpoint."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16 if bfloat16 else torch.float32)
-    try:
-        with torch.device(device):
-            model = MoshiVis(config)
-    finally:
-        torch.set_default_dtype(before)
-    with torch.device(device):
+def blank(config: ModelConfig, options: Options, bfloat16: bool) -> Learner:
+    """What learns as tune.load makes it, on the device "meta"."""
+    with unfilled():
+        model = MoshiVis(config).to(torch.bfloat16 if bfloat16 else torch.float32).requires_grad_(False)
         del model.image_prefix.enc
         if options.frozen == "int8":
-            shrinker(model, lambda weight: (weight.to(torch.int8), weight[:, 0].clone()))(model)
+            put_int8(
+                model, frozen_layers(model), lambda weight: (weight.to(torch.int8), weight[:, 0].bfloat16())
+            )
         freeze(model, options)
     return Learner(model, options, bfloat16)
 
 
-def batch_of(
-    config: ModelConfig, options: Options, bfloat16: bool, spoken: bool, device: str = "cpu"
-) -> Batch:
+def fill(learner: Learner) -> Learner:
+    """Give it memory, or what stands for it where this is called, but no weights."""
+    for module in learner.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            values = torch.empty(parameter.shape, dtype=parameter.dtype)
+            module.register_parameter(name, nn.Parameter(values, requires_grad=parameter.requires_grad))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    return learner
+
+
+def batch_of(config: ModelConfig, options: Options, bfloat16: bool, spoken: bool) -> Batch:
     """The largest that there can be of a form."""
     size, frames = options.batch, options.limits.spoken if spoken else options.limits.speechless
     slots = options.pictures if spoken else 1
     patches, hidden = config.image_tokens(), config.siglip.hidden_size
     dtype = torch.bfloat16 if bfloat16 else torch.float32
-    with torch.device(device):
-        tokens = torch.zeros(size, 1 + config.n_q, frames, dtype=torch.int64)
-        if not spoken:
-            tokens[:, 1:] = NOTHING
-        return Batch(
-            tokens,
-            torch.ones(size, frames),
-            torch.zeros(size, frames, dtype=torch.int64),
-            torch.ones(size, frames, dtype=torch.int64),
-            torch.zeros(size, slots, patches, hidden, dtype=dtype),
-            torch.full((size,), spoken),
-            torch.arange(size * frames if spoken else 0),
-        )
+    tokens = torch.zeros(size, 1 + config.n_q, frames, dtype=torch.int64)
+    if not spoken:
+        tokens[:, 1:] = NOTHING
+    return Batch(
+        tokens,
+        torch.ones(size, frames),
+        torch.zeros(size, frames, dtype=torch.int64),
+        torch.ones(size, frames, dtype=torch.int64),
+        torch.zeros(size, slots, patches, hidden, dtype=dtype),
+        torch.full((size,), spoken),
+        torch.arange(size * frames if spoken else 0),
+    )
 
 
 def remembered(optimizer: torch.optim.Optimizer) -> None:

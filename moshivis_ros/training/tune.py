@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -251,6 +252,8 @@ def _accelerator(settings: Settings, options: Options) -> Any:
         raise MissingDependencyError(
             "the stage adapters needs the accelerate library: pip install accelerate"
         ) from error
+    if settings.device not in ("cpu", "cuda") and "LOCAL_RANK" not in os.environ:  # the one that was asked for
+        os.environ["ACCELERATE_TORCH_DEVICE"] = settings.device
     # Without a spoken sample the depformer has no part in a step, and only `all` trains it.
     unused = options.learn == "all"
     several = DistributedDataParallelKwargs(
