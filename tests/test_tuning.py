@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import multiprocessing
 import shutil
+import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import killed
 import numpy as np
 import pytest
 import torch
@@ -35,7 +35,6 @@ from moshivis_ros.training.learner import Frozen8, Learner, Options, freeze, tra
 from moshivis_ros.training.train import Settings, network_of, train
 
 pytest.importorskip("accelerate")
-ROOT = Path(__file__).parents[1]
 SETTINGS = Settings(
     "adapters",
     "",
@@ -47,18 +46,6 @@ SETTINGS = Settings(
     save_every=0.0,
     options={"batch": 4, "seconds": 3.0},
 )
-# One of two processes: it dies like one that was killed when the second step has been saved.
-KILLED = """
-import os, signal, sys
-from moshivis_ros.training import tune
-from moshivis_ros.training.train import Settings, flush_denormals
-def save(*args, **more):
-    real(*args, **more)
-    if args[3] == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-real, tune.save = tune.save, save
-tune.tune(Settings.load(sys.argv[1]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +149,10 @@ def test_a_run_in_parts_and_small_batches_is_the_same(made: Path, once: Path) ->
     runs = 1
     while not train(parts):
         runs += 1
+        with (made / "parts" / "log.jsonl").open(
+            "a"
+        ) as log:  # as if it had been killed after the state was saved
+            log.write(f'{{"step": {runs}, "loss": 0}}\n{{"step": {runs + 1}, "lo')
     assert runs == 8
     assert_same(once, made / "parts")
     a, b = load_file(once / FILE), load_file(made / "parts" / FILE)
@@ -170,33 +161,25 @@ def test_a_run_in_parts_and_small_batches_is_the_same(made: Path, once: Path) ->
 
 def test_two_processes_one_of_which_is_killed_learn_the_same(made: Path, once: Path) -> None:
     half = settings(made, "two", batch=2)
-    config = made / "two.yaml"
-    config.write_text(json.dumps({**dataclasses.asdict(half), "betas": list(half.betas)}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["accelerate", "killed"])
 
-    def start(dies: int) -> list[subprocess.Popen[bytes]]:
-        common = {
-            "WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-        }
-        common["PYTHONPATH"] = str(ROOT)
-        command = [sys.executable, "-W", "ignore", "-c", KILLED, str(config), str(dies)]
-        return [
-            subprocess.Popen(
-                command, env={**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}, cwd=ROOT
-            )
-            for rank in "01"
-        ]
+    def run(dies: int | None) -> list[int | None]:
+        both = [context.Process(target=killed.train, args=(half, rank, 2, port, dies)) for rank in (0, 1)]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join(120)
+        return [process.exitcode for process in both]
 
-    first, second = start(3)
-    assert first.wait(120) == -9
-    assert second.wait(120) not in (0, None), "nobody can go on alone"
-    assert 3 <= len(curve(made / "two")) < 8
-    assert [process.wait(120) for process in start(-1)] == [0, 0]
+    first, second = run(3)
+    assert first == -signal.SIGKILL
+    assert second not in (0, None), "nobody can go on alone"
+    assert len(curve(made / "two")) == 3
+    assert run(None) == [0, 0]
     assert_same(once, made / "two")
 
 
