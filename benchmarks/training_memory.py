@@ -1,12 +1,14 @@
 """Is the memory that `moshivis train --plan` tells the memory that a step takes? Against two counts that are not its own:
 
 - torch's MemTracker, on tensors without memory, at any size (full: a minute);
-- the allocations that torch's profiler sees on the CPU, on real tensors, at small size.
+- the allocations that torch's profiler sees on the CPU, on real tensors, at small size (--real);
+- what CUDA's allocator held on a GPU, with the steps a second, on random weights of any size (--real --device cuda).
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -62,6 +64,30 @@ def measured(config: ModelConfig, options: Options, bfloat16: bool) -> int:
     return before + most
 
 
+def on_gpu(config: ModelConfig, options: Options, bfloat16: bool, steps: int = 10) -> int:
+    """The most that CUDA's allocator held; prints the time of a step."""
+    learner = blank(config, options, bfloat16)
+    with torch.device("cuda"):
+        fill(learner)
+        batch = batch_of(config, options, bfloat16, True)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.normal_(std=0.02)
+    optimizer = torch.optim.AdamW(learner.groups(), lr=1e-3, fused=True)
+    for _ in range(3):
+        step(learner, optimizer, batch)
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(steps):
+        step(learner, optimizer, batch)
+    torch.cuda.synchronize()
+    seconds = (time.perf_counter() - began) / steps
+    print(
+        f"{seconds:.3f} s for {options.batch} samples of {options.seconds:g} s, {options.batch / seconds:.2f} a second"
+    )
+    return torch.cuda.max_memory_allocated()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -70,11 +96,13 @@ def main() -> None:
     parser.add_argument("--frozen", choices=("as computed", "int8"), default="as computed")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--real", action="store_true", help="measure on this CPU: for small sizes")
+    parser.add_argument("--real", action="store_true", help="measure on a real device")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="with --real (%(default)s)")
     args = parser.parse_args()
     options = Options("", ("",), frozen=args.frozen, batch=args.batch, seconds=args.seconds)
     planned = count(SIZES[args.size], options, True).memory.total
-    other = (measured if args.real else tracked)(SIZES[args.size], options, True)
+    real = measured if args.device == "cpu" else on_gpu
+    other = (real if args.real else tracked)(SIZES[args.size], options, True)
     how = "measured" if args.real else "by MemTracker"
     print(
         f"{args.size}: planned {planned / 1e9:.3f} GB, {how} {other / 1e9:.3f} GB: {planned / other - 1:+.1%}"

@@ -172,6 +172,19 @@ def test_full_size_by_name_and_shape() -> None:
     new = sum(layout[name].numel() for name, source in found.sources.items() if source.file == "new")
     assert new == 206_184_448
     assert {reason.split()[1] for reason in found.left_out} == {"pooling", "text", "compares"}
+    # Inside of PaliGemma, whose image encoder the paper took: by both of the names that transformers has had for it.
+    bare = {
+        name: shape
+        for name, shape in shapes[1].items()
+        if name.startswith("vision_model.") and ".head." not in name
+    }
+    for prefix in ("", "model."):
+        larger = {f"{prefix}vision_tower.{name}": shape for name, shape in bare.items()}
+        larger |= {
+            f"{prefix}language_model.model.norm.weight": (2304,),
+            f"{prefix}multi_modal_projector.linear.bias": (2304,),
+        }
+        assert plan(config, layout, shapes[0], larger).sources.keys() == layout.keys()
 
 
 @pytest.mark.parametrize(

@@ -89,3 +89,20 @@ def test_the_examples_are_what_the_stage_takes(name: str) -> None:
     options = Options.of(settings.options)
     assert settings.stage == "adapters" and settings.learning_rate < 1e-3
     assert options.frozen == ("as computed" if name == "paper" else "int8")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("learning_rate: 1e-4", "learning_rate: a number is expected, found '1e-4'"),  # yaml wants 1.0e-4
+        ("steps: many", "steps: a whole number is expected"),
+        ("betas: [0.9, high]", "betas"),
+        ("warm: 3", "warm"),
+    ],
+)
+def test_a_configuration_is_typed(tmp_path: Path, line: str, words: str) -> None:
+    lines = {"stage": "adapters", "out": "o", "steps": "3", "learning_rate": "0.1"}
+    key, _, value = line.partition(": ")
+    (tmp_path / "c.yaml").write_text("".join(f"{k}: {v}\n" for k, v in {**lines, key: value}.items()))
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        Settings.load(tmp_path / "c.yaml")

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from moshivis_ros import arguments
 from moshivis_ros.errors import ConfigError, OutputError
+from moshivis_ros.model import schema
 from moshivis_ros.model.device import find_device
 
 STATE = "state.safetensors"
@@ -69,8 +70,11 @@ class Settings:
         try:
             raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             settings = cls(**{**raw, **{k: v for k, v in overrides.items() if v is not None}})
-        except (OSError, TypeError, yaml.YAMLError) as error:
+            settings = dataclasses.replace(settings, betas=tuple(settings.betas))
+        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: {error}") from error
+        if wrong := list(schema.problems(settings)):
+            raise ConfigError(f"{path}: {'; '.join(wrong)}")
         return dataclasses.replace(settings, device=str(find_device(settings.device)))
 
 
