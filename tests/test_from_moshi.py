@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +203,28 @@ def test_full_size_by_name_and_shape() -> None:
 def test_another_network_is_refused_by_name(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         moshi_config({**MOSHI, **change}, TINY.siglip)
+
+
+def test_a_full_disk_and_a_quantised_file(
+    base: tuple[Path, Any], siglip: tuple[Path, Any], tmp_path: Path
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match="free some space"):
+            init_from_moshi(tmp_path / "out", str(base[0]), str(siglip[0]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    moshi = tmp_path / "moshi"
+    shutil.copytree(base[0], moshi)
+    state = load_file(moshi / "model.safetensors")
+    state["linears.0.weight"] = state["linears.0.weight"].to(torch.int8)
+    save_file(state, moshi / "model.safetensors")
+    with pytest.raises(CheckpointError, match="linears.0.weight is of type I8: the original is needed"):
+        init_from_moshi(tmp_path / "small", str(moshi), str(siglip[0]))
+    assert not (tmp_path / "small").exists()
 
 
 def test_files_that_do_not_fit_are_refused_by_name(

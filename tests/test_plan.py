@@ -25,7 +25,8 @@ TINY = ModelConfig.preset("tiny")
 
 
 @pytest.mark.parametrize(
-    ("more", "bfloat16"), [({}, False), ({"frozen": "int8", "lora_rank": 8}, True), ({"learn": "all", "batch": 3}, True)]
+    ("more", "bfloat16"),
+    [({}, False), ({"frozen": "int8", "lora_rank": 8}, True), ({"learn": "all", "batch": 3}, True)],
 )
 def test_memory_is_what_is_measured(more: dict[str, Any], bfloat16: bool) -> None:
     options = Options("", ("",), **{"seconds": 10.0, "batch": 2, **more})
@@ -59,7 +60,10 @@ def test_full_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hours = float(re.search(r"([\d.]+) hours", told)[1])  # type: ignore[index]
     cost = float(re.search(r"at 0.5: ([\d.]+)", told)[1])  # type: ignore[index]
     assert cost == pytest.approx(hours * 2 * 0.5, abs=0.06) and hours > 1
-    assert not (tmp_path / "out").exists()
+    assert "is not on this machine" in told and not (tmp_path / "out").exists()
+    assert main(["train", write(tmp_path, model="builtin"), "--plan"]) == 0
+    small = capsys.readouterr().out
+    assert small.startswith("378,368 parameters learn, 9,857,536 are frozen") and "hours at" not in small
 
 
 def test_operations_are_two_a_weight_and_token_and_way() -> None:

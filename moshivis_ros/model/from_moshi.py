@@ -152,6 +152,7 @@ def init_from_moshi(
         with unfilled():
             layout = MoshiVis(config).state_dict()
         found = plan(config, layout, shapes["moshi"], shapes["siglip"])
+        _check_types(found, opened)
         dtype = stored_type(weights)
         generator = torch.Generator().manual_seed(seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -286,6 +287,16 @@ def _misfit(
     return f"{' + '.join(source.names)} has the shape {[list(shape) for shape in found]}, {list(expected.shape)} is expected"
 
 
+def _check_types(found: Plan, files: Mapping[str, Any]) -> None:
+    for source in found.sources.values():
+        for name in source.names:
+            kind = files[source.file].get_slice(name).get_dtype()
+            if kind not in ("F64", "F32", "F16", "BF16"):
+                raise CheckpointError(
+                    f"{name} is of type {kind}: the original is needed, not a quantised one"
+                )
+
+
 def _made(
     name: str, expected: Tensor, source: Source, files: Mapping[str, Any], generator: torch.Generator
 ) -> Tensor:
@@ -296,10 +307,6 @@ def _made(
             return torch.zeros(expected.shape)
         return (2 * torch.rand(expected.shape, generator=generator) - 1) / math.sqrt(expected.shape[-1])
     tensor: Tensor = torch.cat([files[source.file].get_tensor(part) for part in source.names])
-    if not tensor.is_floating_point():
-        raise CheckpointError(
-            f"{', '.join(source.names)} is of type {tensor.dtype}: the original is needed, not a quantised Moshi"
-        )
     cut: Tensor = tensor[: expected.shape[0]]
     return cut
 

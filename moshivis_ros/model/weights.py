@@ -116,7 +116,7 @@ def write(layout: Mapping[str, Tensor], path: Path, tensors: Iterable[Tensor] | 
     """Write ``layout`` as a safetensors file, one tensor after the other: memory never holds a second copy of them all.
 
     (safetensors' own save_file makes that copy.) ``tensors``: what to write in place of its own tensors, in its order, so
-    that they can be made one by one.
+    that they can be made one by one. Raises CheckpointError where there is no room.
     """
     header, end = {}, 0
     for name, tensor in layout.items():
@@ -128,10 +128,15 @@ def write(layout: Mapping[str, Tensor], path: Path, tensors: Iterable[Tensor] | 
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # what follows shall be aligned
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in layout.values() if tensors is None else tensors:
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
+    try:
+        with path.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for tensor in layout.values() if tensors is None else tensors:
+                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written ({error}): {end / 1e9:.1f} GB are needed; free some space, or choose another folder"
+        ) from error
 
 
 def stored_type(path: Path) -> torch.dtype:

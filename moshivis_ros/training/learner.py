@@ -159,9 +159,7 @@ def freeze(model: MoshiVis, options: Options) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise MissingDependencyError(
-            "lora_rank needs the peft library: pip install peft"
-        ) from error
+        raise MissingDependencyError("lora_rank needs the peft library: pip install peft") from error
     config = LoraConfig(
         r=options.lora_rank,
         lora_alpha=options.lora_scale * options.lora_rank,  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from moshivis_ros.errors import ConfigError
+from moshivis_ros.model.checkpoint import BUILTIN
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.weights import unfilled
@@ -67,8 +68,9 @@ def plan(settings: Settings, gpu: str, gpus: int, price: float) -> str:
     if gpu not in GPUS:
         raise ConfigError(f"no GPU {gpu!r} is known: choose one of {', '.join(GPUS)}")
     options = Options.of(settings.options)
-    folder = Path(options.model).expanduser()
-    config = ModelConfig.load(folder if folder.is_dir() else folder.parent)  # of a repo: the released one
+    folder = BUILTIN if options.model == "builtin" else Path(options.model).expanduser()
+    here = folder.is_dir()
+    config = ModelConfig.load(folder) if here else ModelConfig.preset("moshika-vis")
     cost = count(config, options, settings.bfloat16)
     speed, room = GPUS[gpu]
     needed = cost.memory.total + BESIDE
@@ -82,6 +84,7 @@ def plan(settings: Settings, gpu: str, gpus: int, price: float) -> str:
         else "DOES NOT FIT: try frozen: int8, a smaller batch (accumulate more), fewer seconds"
     )
     lines = [
+        *(() if here else (f"{options.model} is not on this machine: with the sizes of the released model",)),
         cost.parameters,
         "memory of a process, at most:",
         *kinds,

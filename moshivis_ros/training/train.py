@@ -70,7 +70,8 @@ class Settings:
         try:
             raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             settings = cls(**{**raw, **{k: v for k, v in overrides.items() if v is not None}})
-            settings = dataclasses.replace(settings, betas=tuple(settings.betas))
+            first, second = settings.betas
+            settings = dataclasses.replace(settings, betas=(first, second))
         except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: {error}") from error
         if wrong := list(schema.problems(settings)):

@@ -252,7 +252,9 @@ def _accelerator(settings: Settings, options: Options) -> Any:
         raise MissingDependencyError(
             "the stage adapters needs the accelerate library: pip install accelerate"
         ) from error
-    if settings.device not in ("cpu", "cuda") and "LOCAL_RANK" not in os.environ:  # the one that was asked for
+    if (
+        settings.device not in ("cpu", "cuda") and "LOCAL_RANK" not in os.environ
+    ):  # the one that was asked for
         os.environ["ACCELERATE_TORCH_DEVICE"] = settings.device
     # Without a spoken sample the depformer has no part in a step, and only `all` trains it.
     unused = options.learn == "all"
