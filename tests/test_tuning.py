@@ -179,6 +179,9 @@ def test_two_processes_one_of_which_is_killed_learn_the_same(made: Path, once: P
     assert first == -signal.SIGKILL
     assert second not in (0, None), "nobody can go on alone"
     assert len(curve(made / "two")) == 3
+    shutil.copytree(made / "two", made / "alone")
+    assert train(settings(made, "alone")), "one process goes on for two"
+    assert_same(once, made / "alone")
     assert run(None) == [0, 0]
     assert_same(once, made / "two")
 

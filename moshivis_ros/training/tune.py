@@ -50,7 +50,9 @@ def tune(settings: Settings) -> bool:
     """
     options = Options.of(settings.options)
     accelerator = _accelerator(settings, options)
-    rank, world = accelerator.process_index, accelerator.num_processes
+    # Those of a machine share the work, for another one may have another disk.
+    rank, each = accelerator.local_process_index, accelerator.num_processes
+    each = int(os.environ.get("LOCAL_WORLD_SIZE", each))
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     data = read(options.data)
@@ -64,7 +66,7 @@ def tune(settings: Settings) -> bool:
     sounds = [dialogue.sound for dialogue in data.dialogues]
     if accelerator.is_local_main_process:
         _check_room(out, prepared, prepared.absent(data.pictures), _state_bytes(config, options))
-    prepared.prepare(data.pictures[rank::world], sounds[rank::world], accelerator.device)
+    prepared.prepare(data.pictures[rank::each], sounds[rank::each], accelerator.device)
     accelerator.wait_for_everyone()
     model = load(options, weights, config, accelerator.device, dtype)
     learner = Learner(model, options, settings.bfloat16)
@@ -76,6 +78,11 @@ def tune(settings: Settings) -> bool:
         fused=True,
     )
     step, spent = resume(out, lambda state: _load(learner, state), optimizer)
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device))
+    if (steps != step).any():
+        raise ConfigError(
+            f"the processes find different states in {out}: it must be on a disk that all machines share"
+        )
     network, optimizer = accelerator.prepare(learner, optimizer)
     if accelerator.is_main_process:
         (out / "settings.yaml").write_text(yaml.safe_dump(plain(settings)), encoding="utf-8")
