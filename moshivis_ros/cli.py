@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from moshivis_ros import __version__, arguments
-from moshivis_ros.errors import MoshiVisError
+from moshivis_ros.errors import ConfigError, MoshiVisError
 
 Parser = argparse.ArgumentParser
 Run = Callable[[argparse.Namespace], int]
@@ -66,10 +66,16 @@ def verify(parser: Parser) -> Run:
 
 def init(parser: Parser) -> Run:
     parser.description = (
-        "Writes a checkpoint of random weights, in the layout of the released one: to try everything without the real "
-        "weights. What it says is noise."
+        "Writes a checkpoint in the layout of the released one: of random weights, to try everything without the real ones "
+        "(what it says is noise); or of base Moshi and a SigLIP image encoder, to train its adapters (docs/fine-tuning.md)."
     )
     parser.add_argument("folder", help="made if it is not there")
+    parser.add_argument(
+        "--from-moshi", metavar="MOSHI", help="folder or Hugging Face repo of a Moshi, such as kyutai/moshika-pytorch-bf16"
+    )
+    parser.add_argument(
+        "--siglip", help="with it: folder or repo of a SigLIP, such as google/siglip-so400m-patch14-448"
+    )
     parser.add_argument("--size", default="tiny", help="of the network: tiny, or full, which is 17.0 GB on disk (%(default)s)")
     parser.add_argument(
         "--seed", type=arguments.seed, default=0, help="the same seed gives the same weights (%(default)s)"
@@ -77,12 +83,48 @@ def init(parser: Parser) -> Run:
     parser.add_argument("--force", action="store_true", help="overwrite a checkpoint that is there")
 
     def run(args: argparse.Namespace) -> int:
+        if args.from_moshi or args.siglip:
+            return _init_from_moshi(args)
         from moshivis_ros.model.init import init_checkpoint
 
         init_checkpoint(args.folder, args.size, args.seed, args.force)
         print(
             f"{args.folder}: random weights, size {args.size}. Try: moshivis chat --model {args.folder} --help"
         )
+        return 0
+
+    return run
+
+
+def _init_from_moshi(args: argparse.Namespace) -> int:
+    from moshivis_ros.model.from_moshi import init_from_moshi
+
+    if not (args.from_moshi and args.siglip):
+        raise ConfigError("--from-moshi and --siglip belong together: name both")
+    found = init_from_moshi(args.folder, args.from_moshi, args.siglip, args.seed, args.force)
+    for file, what in {"moshi": args.from_moshi, "siglip": args.siglip, "new": "nothing: untrained"}.items():
+        count = sum(source.file == file for source in found.sources.values())
+        print(f"{count:5} tensors of {what}")
+    for reason, names in found.left_out.items():
+        print(f"{len(names):5} tensors left out: {reason} ({names[0]}, ...)")
+    print(f"{args.folder}: it talks as Moshi does, and does not see yet. Train it: docs/fine-tuning.md")
+    return 0
+
+
+def merge(parser: Parser) -> Run:
+    parser.description = (
+        "Writes a checkpoint with trained adapters in it, in the layout of the released one. (To use them as they are, give "
+        "their folder as --adapters.)"
+    )
+    parser.add_argument("model", help="checkpoint folder or Hugging Face repo id")
+    parser.add_argument("adapters", help="folder of `moshivis train`")
+    parser.add_argument("out", help="folder to write; made if it is not there")
+
+    def run(args: argparse.Namespace) -> int:
+        from moshivis_ros.model.checkpoint import merge_adapters, resolve
+
+        merge_adapters(resolve(args.model), args.adapters, args.out)
+        print(f"{args.out}: {args.model} with the adapters of {args.adapters}")
         return 0
 
     return run
@@ -114,7 +156,7 @@ COMMANDS = {
     "chat": (of_module("chat"), "talk with the model: a recording, or live"),
     "doctor": (of_module("doctor.command"), "what is fine on this machine, and what mends the rest"),
     "verify": (verify, "compare the network with the reference's numbers"),
-    "init": (init, "write a small random checkpoint"),
+    "init": (init, "write a random checkpoint, or one out of base Moshi"),
     "quantize": (quantize, "write a checkpoint with smaller weights"),
     "bench": (of_module("bench.command"), "measure every stage of a frame"),
     "export-image-encoder": (of_module("model.onnx_encoder"), "write the image encoder as an ONNX file"),
@@ -125,6 +167,7 @@ COMMANDS = {
     "make-dialogues": (of_module("data.command"), "write a data set of spoken dialogues"),
     "look": (of_module("evaluation.look"), "a page to see and hear: a data set, training, a checkpoint"),
     "train": (of_module("training.train"), "one stage of training, from a configuration file"),
+    "merge": (merge, "put trained adapters into a checkpoint"),
     "eval": (of_module("evaluation.command"), "ask a model questions and score its answers"),
 }
 

@@ -117,7 +117,7 @@ class Conversation:
         dtype = default_dtype(device) if options.dtype == "auto" else getattr(torch, options.dtype)
         path = resolve(name_or_folder, options.revision, device, options.smallest_window)
         choice = choose(path, device, dtype, options.quantize, options.kv_cache)
-        model = load_model(path, device, dtype, choice.quantize, choice.kv_cache)
+        model = load_model(path, device, dtype, choice.quantize, choice.kv_cache, adapters=options.adapters)
         folder = path if path.is_dir() else path.parent
         size = options.image_size or model.config.image_size
         conversation = cls(

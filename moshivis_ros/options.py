@@ -29,6 +29,7 @@ class Options:
     """How a model is loaded, and how it talks. Raises ConfigError for a value out of its limits.
 
     revision: branch, tag or commit of the Hugging Face repo.
+    adapters: folder of `moshivis train` whose adapters are put into the model.
     device: auto (the GPU where there is one), cpu, cuda, cuda:1 and so on.
     dtype: numbers to compute with; auto: bfloat16 on a GPU, float32 on a CPU.
     quantize: weights in fewer bits, less memory and sooner read; auto: the best that fits the free memory and is quick
@@ -44,6 +45,7 @@ class Options:
     """
 
     revision: str | None = _of(None, unset="", otherwise="the newest")
+    adapters: str | None = _of(None, unset="", otherwise="the checkpoint's own")
     device: str = _of("auto")
     dtype: str = _of("auto", choices=("auto", "bfloat16", "float32"))
     quantize: str = _of("auto", choices=("auto", "none", "int8", "int4"))

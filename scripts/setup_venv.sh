@@ -43,6 +43,7 @@ echo "== the library, ROS 2 and tools"
 pip uninstall -q -y moshi 2>/dev/null  # or pip complains about its pins, which are not followed here
 pip install -q -c .venv/keep.txt -e '.[ros,onnx,simulation,training,listener,record,dashboard,dev]'
 pip install -q --no-deps moshi==0.2.13
+pip install -q -c .venv/keep.txt 'accelerate>=1.3' 'peft>=0.14'  # fine-tuning; they want a torch, so setup.py does not name them
 # faster-whisper has brought onnxruntime. The same modules for an NVIDIA GPU go over it.
 if nvidia-smi >/dev/null 2>&1; then
   pip install -q -c .venv/keep.txt onnxruntime-gpu

@@ -16,6 +16,7 @@ from moshivis_ros.vision.refresh_policy import Settings
 
 WANTED: dict[str, Any] = {
     "revision": "v2",
+    "adapters": "trained",
     "device": "cpu",
     "dtype": "bfloat16",
     "quantize": "int4",
@@ -35,7 +36,7 @@ WANTED: dict[str, Any] = {
     "refresh_gate_open": 0.3,
 }
 EXPECTED = Options(
-    "v2", "cpu", "bfloat16", "int4", "int8", "onnx", 224, 7, False, 60.0, 5.0, Sampling(0.0, 3, 0.5, 4),
+    "v2", "trained", "cpu", "bfloat16", "int4", "int8", "onnx", 224, 7, False, 60.0, 5.0, Sampling(0.0, 3, 0.5, 4),
     Settings(policy="interval", max_per_minute=9, gate_open=0.3),
 )  # fmt: skip
 

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PYTHON_FILES = sorted((ROOT / "moshivis_ros").rglob("*.py"))
 ROS_FREE = [path for path in PYTHON_FILES if "nodes" not in path.parts]
 ROS = {"rclpy", "ament_index_python", "launch", "launch_ros", "cv_bridge"}
-OWN_TORCH = {"torch", "triton", "moshi"}  # the user installs these (triton comes with torch), never we
+# The user installs these (triton comes with torch; accelerate and peft, for fine-tuning, want one), never we.
+OWN_TORCH = {"torch", "triton", "moshi", "accelerate", "peft"}
 OWN_CHOICE = {"onnxruntime", "kyuteye"}  # nor these: one of two variants; the reference, to compare with
 WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350

@@ -20,7 +20,7 @@ from moshivis_ros.bench.measure import FRAME_MS, Bench
 from moshivis_ros.bench.random_model import random_model
 from moshivis_ros.bench.reference import load_reference
 from moshivis_ros.bench.sizes import SIZES
-from moshivis_ros.errors import MissingDependencyError
+from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.codec import Codec, build_mimi
 from moshivis_ros.model.config import ModelConfig
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--size", choices=SIZES, default="builtin", help="random weights of this size (%(default)s)"
     )
+    parser.add_argument("--adapters", help="folder of `moshivis train`, put into --model")
     parser.add_argument(
         "--device",
         type=arguments.device,
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
     dtype = getattr(torch, args.dtype) if args.dtype else default
     # The reference cannot quantise: it gets the weights before that is done.
-    model = _load(args.model, args.size, device, dtype, None if args.reference else args.quantize)
+    form = None if args.reference else args.quantize
+    model = _load(args.model, args.size, device, dtype, form, args.adapters)
     codec = _codec(args.model, model.config, device)
     reference = (
         load_reference(args.reference, model, torch.float32 if device.type == "cpu" else dtype)
@@ -104,10 +106,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(
-    folder: str | None, size: str, device: torch.device, dtype: torch.dtype, form: str | None
+    folder: str | None,
+    size: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    form: str | None,
+    adapters: str | None,
 ) -> MoshiVis:
     if folder is not None:
-        return load_model(resolve(folder), device, dtype, form)
+        return load_model(resolve(folder), device, dtype, form, adapters=adapters)
+    if adapters is not None:
+        raise ConfigError("--adapters go into a checkpoint: name it with --model")
     return random_model(SIZES[size], device, dtype, form)
 
 

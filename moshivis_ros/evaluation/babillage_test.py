@@ -29,6 +29,7 @@ from moshivis_ros.evaluation.dialogue_test import FORMS, mimi_of
 from moshivis_ros.evaluation.free_running import Reply, Turn
 from moshivis_ros.evaluation.metrics import vqa
 from moshivis_ros.evaluation.metrics.cider import cider
+from moshivis_ros.model.adapters import Adapters
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.device import default_dtype, find_device
@@ -206,20 +207,24 @@ def _load(args: argparse.Namespace) -> tuple[Asker, str]:
     folder = resolve(args.model)
     config = ModelConfig.load(folder)
     device = find_device(args.device)
-    model = load_model(folder, device, default_dtype(device))
+    model = load_model(folder, device, default_dtype(device), adapters=args.adapters)
     sampling = Sampling(text_temperature=args.text_temperature, audio_temperature=args.audio_temperature)
     mimi = mimi_of(folder, config).to(device)
-    weights = (folder / config.model).stat()
     what = (
         str(folder.resolve()),
-        weights.st_size,
-        weights.st_mtime_ns,
+        _identity(folder / config.model),
         str(Path(args.babillage).resolve()),
         str(sampling),
         args.seed,
+        args.adapters and _identity(Adapters.load(args.adapters).path),
     )
     mark = hashlib.sha1(repr(what).encode()).hexdigest()[:12]
     return Asker(model, Tokenizer.load(folder, config), config, mimi, sampling, args.seed, args.batch), mark
+
+
+def _identity(file: Path) -> tuple[str, int, int]:
+    written = file.stat()
+    return str(file.resolve()), written.st_size, written.st_mtime_ns
 
 
 def _some(samples: list[Sample], most: int) -> list[Sample]:

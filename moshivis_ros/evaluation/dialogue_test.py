@@ -245,11 +245,10 @@ def gate_table(results: dict[str, Result]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Asks a checkpoint questions about pictures, free-running, and writes tables."
     parser.add_argument("model", help="checkpoint folder, or builtin")
+    parser.add_argument("--adapters", help="folder of `moshivis train`, put into the model")
     parser.add_argument("--per-kind", type=int, default=60, help="questions of each kind (%(default)s)")
     parser.add_argument("--forms", nargs="+", choices=tuple(FORMS), default=["written", "spoken"])
-    parser.add_argument(
-        "--pictures", default="build/builtin/pictures/test.npz", help="npz, drawn if it is not there"
-    )
+    parser.add_argument("--pictures", default="build/builtin/pictures/test.npz", help="npz, drawn if not there")
     parser.add_argument("--seed", type=arguments.seed, default=5)
     parser.add_argument("--text-temperature", type=float, default=0.0)
     parser.add_argument("--audio-temperature", type=float, default=0.5)
@@ -274,7 +273,7 @@ def run(args: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     folder = resolve(args.model)
     config = ModelConfig.load(folder)
-    model = load_model(folder, "cpu", torch.float32)
+    model = load_model(folder, "cpu", torch.float32, adapters=args.adapters)
     tokenizer = Tokenizer.load(folder, config)
     siglip = config.siglip
     pictures = pool(args.pictures, 1500, 99, siglip.image_size, siglip.patch_size)

@@ -21,12 +21,13 @@ from huggingface_hub.errors import (
 
 from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model import released, shards
+from moshivis_ros.model.adapters import Adapters
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.cost import needed_beside
 from moshivis_ros.model.gguf_file import vision_file
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.quantize import Int4Linear, Int8Linear, Quantizer, RowsLinear
-from moshivis_ros.model.weights import load_into, stored_type, unfilled, write
+from moshivis_ros.model.weights import check_layout, load_into, open_file, stored_type, unfilled, write
 
 BUILTIN = Path(__file__).resolve().parents[1] / "builtin"
 
@@ -62,7 +63,7 @@ def resolve(
     try:
         return _download(repo, revision, file)
     except (OSError, HFValidationError) as error:  # every error of the hub is an OSError, the network's too
-        raise CheckpointError(f"there is no folder {repo}, and {_explain(error, repo, revision)}") from error
+        raise CheckpointError(f"there is no folder {repo}, and {explain(error, repo, revision)}") from error
 
 
 def _weights_of(path: Path, device: torch.device | str, kv_cache: str | None) -> Path:
@@ -84,15 +85,17 @@ def load_model(
     quantize: str | None = None,
     kv_cache: str | None = None,
     wanted: Callable[[str], bool] = bool,
+    adapters: Path | str | None = None,
 ) -> MoshiVis:
     """The network of a checkpoint folder, or of the file of one, in evaluation mode, without gradients.
 
     Weights go one by one from the memory-mapped file to ``device`` and ``dtype``, and become smaller there
     with ``quantize`` (int8, int4), unless the file holds them so already (see quantize_checkpoint, and released.py): beside
-    the model, memory holds one tensor at most. What is not ``wanted`` (by its name) stays without memory. Raises
-    CheckpointError, and ConfigError for config.yaml.
+    the model, memory holds one tensor at most. What is not ``wanted`` (by its name) stays without memory. ``adapters``: folder
+    of trained ones to put in. Raises CheckpointError, and ConfigError for config.yaml.
     """
     config, path = _configuration(folder)
+    trained = None if adapters is None else _adapters(adapters, config, path)
     if released.is_released(path):
         if quantize is not None:
             raise ConfigError(
@@ -116,7 +119,8 @@ def load_model(
         else:
             needed -= quantizer.saved_bytes(dtype)
         shrink = quantizer.shrink
-    load_into(model, path, model.state_dict(), device, dtype, needed, shrink, wanted)
+    amend = None if trained is None else trained.put
+    load_into(model, path, model.state_dict(), device, dtype, needed, shrink, wanted, amend)
     if shrink is not None:
         shrink(model)  # what is no part of another one
     return model
@@ -165,6 +169,43 @@ def quantize_checkpoint(folder: Path | str, out: Path | str, form: str) -> None:
             shutil.copy(file, out)
 
 
+def merge_adapters(folder: Path | str, adapters: Path | str, out: Path | str) -> None:
+    """Write the checkpoint ``folder`` with trained ``adapters`` in it to the new folder ``out``: the released layout again.
+
+    Weights keep their type; memory holds one tensor, and the adapters. Raises CheckpointError and ConfigError.
+    """
+    out = Path(out).expanduser()
+    config, path = _configuration(folder)
+    trained = _adapters(adapters, config, path)
+    if out.is_file() or (out.exists() and any(out.iterdir())):
+        raise CheckpointError(f"{out} is not an empty folder: choose another")
+    with unfilled():
+        layout = MoshiVis(config).state_dict()
+    dtype = stored_type(path)
+    with open_file(path) as file:
+        check_layout(file, layout, path)
+        out.mkdir(parents=True, exist_ok=True)
+        tensors = (trained.put(name, file.get_tensor(name).to(dtype, copy=True)) for name in layout)
+        write({name: tensor.to(dtype) for name, tensor in layout.items()}, out / config.model, tensors)
+    config.save(out)
+    for beside in (path.parent / config.mimi_codec, path.parent / config.text_tokenizer):
+        if beside.is_file():
+            shutil.copy(beside, out)
+
+
+def _adapters(folder: Path | str, config: ModelConfig, path: Path) -> Adapters:
+    """Trained ones that fit the checkpoint of this configuration and this file."""
+    if config.quantize or released.is_released(path):
+        raise ConfigError(
+            f"{path} holds quantised weights, and adapters go into the original ones: take those (they can be quantised while "
+            "they are loaded)"
+        )
+    adapters = Adapters.load(folder)
+    with unfilled():
+        adapters.check(MoshiVis(config).state_dict())
+    return adapters
+
+
 def _configuration(path: Path | str) -> tuple[ModelConfig, Path]:
     """Of a folder, or of a file in one: its configuration, and the file of weights."""
     path = Path(path)
@@ -198,7 +239,7 @@ def _files(config: ModelConfig, file: str | None) -> list[str]:
     return [file, *beside, config.mimi_codec, config.text_tokenizer]
 
 
-def _explain(error: Exception, repo: str, revision: str | None) -> str:
+def explain(error: Exception, repo: str, revision: str | None) -> str:
     """What went wrong between us and the hub, and the remedy."""
     if isinstance(error, GatedRepoError):
         return f"{repo} is gated: accept its terms at https://huggingface.co/{repo}, then run `hf auth login`"

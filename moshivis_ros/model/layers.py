@@ -27,7 +27,7 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [..., dim] -> the same
         alpha = self.alpha.flatten()
         if self.mean_square:
-            return F.rms_norm(x, alpha.shape, alpha, self.eps)  # computes in float32 whatever the type
+            return F.rms_norm(x, alpha.shape, alpha.to(x.dtype), self.eps)  # computes in float32 whatever the type
         y = x.float() if self.float32 else x
         variance, _ = torch.var_mean(y, -1, keepdim=True)  # on CPUs quicker than var()
         scale = torch.rsqrt(variance + self.eps)

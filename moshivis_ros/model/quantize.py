@@ -179,7 +179,7 @@ class Quantizer:
         rows, columns = layer.weight.shape
         if self.layers[layer] == "int8":
             # torch's kernel for CPUs reads past the end of other rows (seen in 2.13)
-            return None if columns % 16 else StoredWeight(*_by_rows(layer.weight.detach(), _int8))
+            return None if columns % 16 else StoredWeight(*rounded_int8(layer.weight.detach()))
         group = next((size for size in GROUPS if columns % size == 0), None)
         if group is None or rows % 16:
             return None
@@ -190,6 +190,11 @@ def quantize(model: MoshiVis, form: str) -> MoshiVis:
     """Quantise a loaded model in place; see Quantizer. Returns it."""
     Quantizer(model, form).shrink(model)
     return model
+
+
+def rounded_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and scales of StoredWeight."""
+    return _by_rows(weight, _int8)
 
 
 def _replace(part: nn.Module, other: Callable[[nn.Module], nn.Module | None]) -> None:

@@ -62,6 +62,7 @@ def load_into(
     extra_bytes: int = 0,
     shrink: Callable[[nn.Module], None] | None = None,
     wanted: Callable[[str], bool] = bool,
+    amend: Callable[[str, Tensor], Tensor] | None = None,
 ) -> M:
     """Fill ``module`` (built on the meta device) from the safetensors file ``path``.
 
@@ -69,10 +70,11 @@ def load_into(
     ``dtype``, the others must have the layout's type. ``extra_bytes`` is what the module needs on a GPU beside
     its weights (less, where they shrink). ``shrink`` is called with each
     part of the module as soon as a tensor of it is filled, and may replace what is filled. What is not ``wanted`` (by its
-    name) stays without memory. Raises CheckpointError.
+    name) stays without memory. ``amend`` gets every tensor with its name before that, and gives the one to take. Raises
+    CheckpointError.
     """
     with open_file(path) as file:
-        _check(file, layout, path)
+        check_layout(file, layout, path)
         layout = {name: t for name, t in layout.items() if wanted(name)}
         types = {name: dtype if t.is_floating_point() else t.dtype for name, t in layout.items()}
         weights = sum(t.numel() * types[name].itemsize for name, t in layout.items())
@@ -91,6 +93,8 @@ def load_into(
             (name, _filled(file, name, torch.empty(expected.shape, dtype=types[name], device=device), path))
             for name, expected in bar
         )
+        if amend is not None:
+            tensors = ((name, amend(name, tensor)) for name, tensor in tensors)
         if shrink is None:
             module.load_state_dict(dict(tensors), strict=False, assign=True)
         else:
@@ -112,7 +116,7 @@ def write(layout: Mapping[str, Tensor], path: Path, tensors: Iterable[Tensor] | 
     """Write ``layout`` as a safetensors file, one tensor after the other: memory never holds a second copy of them all.
 
     (safetensors' own save_file makes that copy.) ``tensors``: what to write in place of its own tensors, in its order, so
-    that they can be made one by one.
+    that they can be made one by one. Raises CheckpointError where there is no room.
     """
     header, end = {}, 0
     for name, tensor in layout.items():
@@ -124,10 +128,15 @@ def write(layout: Mapping[str, Tensor], path: Path, tensors: Iterable[Tensor] | 
         }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # what follows shall be aligned
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in layout.values() if tensors is None else tensors:
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
+    try:
+        with path.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for tensor in layout.values() if tensors is None else tensors:
+                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tofile(file)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written ({error}): {end / 1e9:.1f} GB are needed; free some space, or choose another folder"
+        ) from error
 
 
 def stored_type(path: Path) -> torch.dtype:
@@ -160,7 +169,7 @@ def open_file(path: Path) -> Any:
         ) from error
 
 
-def _check(file: Any, layout: Mapping[str, Tensor], path: Path) -> None:
+def check_layout(file: Any, layout: Mapping[str, Tensor], path: Path) -> None:
     """Raise CheckpointError unless ``file`` holds exactly the tensors of ``layout``."""
     found = set(file.keys())
     problems = list(_problems(file, found, layout))

@@ -7,11 +7,12 @@ frame, at once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.kernels.attention import rotate
@@ -61,8 +62,12 @@ def _shift(tokens: Tensor, delays: Tensor, fill: Tensor) -> Tensor:
     return torch.where(time < 0, fill[:, None], shifted)
 
 
-def temporal(model: MoshiVis, read: Tensor, sight: Sight | None) -> Temporal:
-    """The temporal transformer on ``read`` [B, 1 + n_q, T] (see columns)."""
+def temporal(model: MoshiVis, read: Tensor, sight: Sight | None, lean: bool = False) -> Temporal:
+    """The temporal transformer on ``read`` [B, 1 + n_q, T] (see columns).
+
+    ``lean``: for large models. Nothing inside a layer is kept for the way back, where it is computed again; torch's own
+    attention; the gaze is not computed.
+    """
     config, llm = model.config, model.llm
     x = llm.text_emb(read[:, 0])
     for i, embedding in enumerate(model.audio_emb, start=1):
@@ -76,7 +81,11 @@ def temporal(model: MoshiVis, read: Tensor, sight: Sight | None) -> Temporal:
     for index, layer in enumerate(llm.transformer.layers):
         if index == config.num_layers // 2:
             middle = x
-        x, gate, gaze = _layer(layer, x, angles, window, shared, sight)
+        arguments: tuple[Any, ...] = (layer, x, angles, window, shared, sight, lean)
+        if lean:
+            x, gate, gaze = checkpoint(_layer, *arguments, use_reentrant=False)
+        else:
+            x, gate, gaze = _layer(*arguments)
         gates.append(gate)
         gazes.append(gaze)
     hidden = llm.out_norm(x)
@@ -90,18 +99,23 @@ def _layer(
     window: Tensor,
     shared: SharedCrossAttention,
     sight: Sight | None,
+    lean: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     attention = layer.self_attn
     qkv = attention.in_proj(layer.norm1(x)).unflatten(-1, (3, shared.num_heads, -1))
     q, k, v = qkv.permute(2, 0, 3, 1, 4)  # [B, H, T, D]
     q, k = rotate(q, *angles), rotate(k, *angles)
-    y, _ = _attend(q, k, v, window)
+    y = F.scaled_dot_product_attention(q, k, v, window) if lean else _attend(q, k, v, window)[0]
     x = x + attention.out_proj(y.transpose(1, 2).flatten(2))
     gate = gaze = x.new_zeros(x.shape[:2])
     if sight is not None:
         q = shared.q_proj(layer.norm_cross(x)).unflatten(-1, (shared.num_heads, -1))
-        y, shares = _attend(q.transpose(1, 2), sight.k, sight.v, sight.mask)
-        if sight.about is not None:
+        q = q.transpose(1, 2)
+        if lean:
+            y = F.scaled_dot_product_attention(q, sight.k, sight.v, sight.mask)
+        else:
+            y, shares = _attend(q, sight.k, sight.v, sight.mask)
+        if sight.about is not None and not lean:
             gaze = ((shares * sight.about[:, None]).sum(-1) + 1e-6).log().mean(1)
         y = shared.out_proj(y.transpose(1, 2).flatten(2))
         open_by = layer.cross_attention.gate(y) * sight.on
@@ -119,10 +133,13 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tenso
     return shares.to(v.dtype) @ v, shares
 
 
-def audio_logits(model: MoshiVis, hidden: Tensor, text: Tensor, audio: Tensor) -> Tensor:
+def audio_logits(
+    model: MoshiVis, hidden: Tensor, text: Tensor, audio: Tensor, lean: bool = False
+) -> Tensor:
     """The depformer on chosen frames: logits [M, dep_q, audio_card].
 
-    ``hidden`` [M, dim] of the temporal transformer, ``text`` [M] and ``audio`` [M, dep_q] the tokens of those frames.
+    ``hidden`` [M, dim] of the temporal transformer, ``text`` [M] and ``audio`` [M, dep_q] the tokens of those frames;
+    ``lean`` as in temporal.
     """
     inputs = []
     for codebook, project in enumerate(model.depformer_in):
@@ -130,16 +147,24 @@ def audio_logits(model: MoshiVis, hidden: Tensor, text: Tensor, audio: Tensor) -
         inputs.append(project(hidden) + emb(audio[:, codebook - 1] if codebook else text))
     x = torch.stack(inputs)  # [dep_q, M, d]
     for layer in model.depformer.layers:
-        attention = layer.self_attn
-        qkv = _each(attention.in_proj, layer.norm1(x)).unflatten(-1, (3, model.config.depformer_num_heads, -1))
-        q, k, v = qkv.permute(2, 1, 3, 0, 4)  # [M, H, dep_q, D]
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).permute(2, 0, 1, 3).flatten(2)
-        x = x + _each(attention.out_proj, y)
-        a, b = _each([part.linear_in for part in layer.gating], layer.norm2(x)).chunk(2, -1)
-        x = x + _each([part.linear_out for part in layer.gating], F.silu(a) * b)
+        if lean:
+            x = checkpoint(_depformer_layer, layer, x, model.config.depformer_num_heads, use_reentrant=False)
+        else:
+            x = _depformer_layer(layer, x, model.config.depformer_num_heads)
     return _each(model.audio_linears, x).transpose(0, 1)
 
 
-def _each(linears: Iterable[nn.Module], x: Tensor) -> Tensor:
+def _depformer_layer(layer: Any, x: Tensor, heads: int) -> Tensor:
+    attention = layer.self_attn
+    qkv = _each(attention.in_proj, layer.norm1(x)).unflatten(-1, (3, heads, -1))
+    q, k, v = qkv.permute(2, 1, 3, 0, 4)  # [M, H, dep_q, D]
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True).permute(2, 0, 1, 3).flatten(2)
+    x = x + _each(attention.out_proj, y)
+    a, b = _each([part.linear_in for part in layer.gating], layer.norm2(x)).chunk(2, -1)
+    out: Tensor = x + _each([part.linear_out for part in layer.gating], F.silu(a) * b)
+    return out
+
+
+def _each(linears: Iterable[Any], x: Tensor) -> Tensor:
     """Every codebook [dep_q, M, in] through its own linear layer: [dep_q, M, out]."""
     return torch.bmm(x, torch.stack([linear.weight for linear in linears]).transpose(1, 2))

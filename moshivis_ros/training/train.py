@@ -13,7 +13,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -24,15 +24,17 @@ import torch
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from moshivis_ros import arguments
-from moshivis_ros.errors import ConfigError
+from moshivis_ros.errors import ConfigError, OutputError
+from moshivis_ros.model import schema
 from moshivis_ros.model.device import find_device
 
 STATE = "state.safetensors"
+TUNED = "adapters"  # the stage for models of any size, see tune.py
 STAGES = {
     "codec": "moshivis_ros.training.codec_stage:CodecStage",
     "hearing": "moshivis_ros.training.hearing_stage:HearingStage",
@@ -68,8 +70,12 @@ class Settings:
         try:
             raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
             settings = cls(**{**raw, **{k: v for k, v in overrides.items() if v is not None}})
-        except (OSError, TypeError, yaml.YAMLError) as error:
+            first, second = settings.betas
+            settings = dataclasses.replace(settings, betas=(first, second))
+        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: {error}") from error
+        if wrong := list(schema.problems(settings)):
+            raise ConfigError(f"{path}: {'; '.join(wrong)}")
         return dataclasses.replace(settings, device=str(find_device(settings.device)))
 
 
@@ -93,7 +99,7 @@ class Stage(Protocol):
 
 def make_stage(settings: Settings) -> Stage:
     if settings.stage not in STAGES:
-        raise ConfigError(f"no stage {settings.stage!r}: choose one of {', '.join(STAGES)}")
+        raise ConfigError(f"no stage {settings.stage!r}: choose one of {', '.join([*STAGES, TUNED])}")
     module, name = STAGES[settings.stage].split(":")
     stage: Stage = getattr(import_module(module), name)(settings)
     return stage
@@ -101,10 +107,14 @@ def make_stage(settings: Settings) -> Stage:
 
 def train(settings: Settings) -> bool:
     """Train until `steps` or `minutes` are over. True if the stage is complete."""
+    if settings.stage == TUNED:
+        from moshivis_ros.training.tune import tune
+
+        return tune(settings)
     torch.manual_seed(settings.seed)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "settings.yaml").write_text(yaml.safe_dump(_plain(settings)), encoding="utf-8")
+    (out / "settings.yaml").write_text(yaml.safe_dump(plain(settings)), encoding="utf-8")
     stage = make_stage(settings)
     groups = stage.groups()
     optimizer = torch.optim.AdamW(
@@ -114,12 +124,12 @@ def train(settings: Settings) -> bool:
         weight_decay=settings.weight_decay,
         fused=True,
     )
-    step, spent = _resume(out, stage.network, optimizer)
+    step, spent = resume(out, stage.network.load_state_dict, optimizer)
     start = saved = time.monotonic()
     parameters = [p for group in groups for p in group["params"]]
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log, _Bar(settings, step) as bar:
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log, Bar(settings, step) as bar:
         while step < settings.steps:
-            rate = _rate(settings, step)
+            rate = rate_at(settings, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("scale", 1.0)
             rng = random.Random(f"{settings.seed} {step}")
@@ -143,7 +153,7 @@ def train(settings: Settings) -> bool:
                 bar.show(step, values)
             over = settings.minutes is not None and now - start > 60 * settings.minutes
             if now - saved > settings.save_every or over or step == settings.steps:
-                _save(out, stage.network, optimizer, step, spent + now - start)
+                save(out, stage.network.state_dict(), optimizer, step, spent + now - start)
                 saved = now
             if over:
                 break
@@ -153,7 +163,7 @@ def train(settings: Settings) -> bool:
     return False
 
 
-def _rate(settings: Settings, step: int) -> float:
+def rate_at(settings: Settings, step: int) -> float:
     """Linear warm-up, then a cosine down to a twentieth."""
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
@@ -161,30 +171,42 @@ def _rate(settings: Settings, step: int) -> float:
     return settings.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
-def _plain(settings: Settings) -> dict[str, Any]:
+def plain(settings: Settings) -> dict[str, Any]:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(settings).items()}
 
 
-def _save(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
-    """Network and optimizer in one safetensors file, replaced at once."""
-    tensors = {f"network.{name}": tensor.contiguous() for name, tensor in network.state_dict().items()}
+def save(
+    out: Path, network: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, step: int, seconds: float
+) -> None:
+    """What learns and the optimizer in one safetensors file, replaced at once."""
+    tensors = {f"network.{name}": tensor.detach().contiguous() for name, tensor in network.items()}
     for index, state in enumerate(optimizer.state[p] for p in _parameters(optimizer)):
         tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # shared memory is refused
     partial = out / "state.partial"
-    save_file(tensors, partial, metadata={"step": str(step), "seconds": str(seconds)})
-    os.replace(partial, out / STATE)
+    try:
+        save_file(tensors, partial, metadata={"step": str(step), "seconds": str(seconds)})
+        os.replace(partial, out / STATE)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(
+            f"the state of step {step} cannot be written to {out} ({error}): free some space and run again; it goes on from "
+            "the state before"
+        ) from error
 
 
-def _resume(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def resume(
+    out: Path, load: Callable[[dict[str, Tensor]], object], optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """What ``save`` wrote: the network to ``load``, the optimizer's state; returns step and seconds."""
     path = out / STATE
     if not path.exists():
         return 0, 0.0
-    network.load_state_dict(network_of(out))
-    with safe_open(path, "pt") as file:
+    load(network_of(out))
+    with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
         for index, parameter in enumerate(_parameters(optimizer)):
             prefix = f"optimizer.{index}."
-            state = {n[len(prefix) :]: file.get_tensor(n) for n in file.keys() if n.startswith(prefix)}
+            names = [n for n in file.keys() if n.startswith(prefix)]
+            state = {n[len(prefix) :]: file.get_tensor(n).to(parameter.device) for n in names}
             if state:
                 optimizer.state[parameter] = state
         meta = file.metadata()
@@ -193,7 +215,7 @@ def _resume(out: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> 
 
 def network_of(out: Path | str) -> dict[str, Tensor]:
     """The network's state dict in the state file of a stage."""
-    with safe_open(Path(out) / STATE, "pt") as file:
+    with safe_open(Path(out) / STATE, "pt") as file:  # type: ignore[no-untyped-call]
         return {n[len("network.") :]: file.get_tensor(n) for n in file.keys() if n.startswith("network.")}
 
 
@@ -202,7 +224,7 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
         yield from group["params"]
 
 
-class _Bar:
+class Bar:
     def __init__(self, settings: Settings, step: int) -> None:
         console = Console()
         self._progress = Progress(
@@ -223,7 +245,7 @@ class _Bar:
         if self._plain:
             print(f"{step}  {text}", flush=True)
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         self._progress.start()
         return self
 
@@ -238,6 +260,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help="stop in an orderly way after this time")
     parser.add_argument("--steps", type=int, help="another number of steps")
     parser.add_argument("--device", type=arguments.device, help="cpu, cuda, ...")
+    planning = parser.add_argument_group("before the stage adapters")
+    planning.add_argument(
+        "--plan", action="store_true", help="only tell what it takes: parameters, memory, time, cost; loads nothing"
+    )
+    planning.add_argument("--gpu", default="h100", help="to plan for: h100, a100, rtx4090, ... (%(default)s)")
+    planning.add_argument("--gpus", type=arguments.whole(1, 10_000), default=1, help="how many (%(default)s)")
+    planning.add_argument("--price", type=arguments.number(0, 1e6), default=0.0, help="of a GPU and hour")
 
 
 def flush_denormals() -> None:
@@ -250,6 +279,11 @@ def flush_denormals() -> None:
 def run(args: argparse.Namespace) -> int:
     overrides = {"out": args.out, "minutes": args.minutes, "steps": args.steps, "device": args.device}
     settings = Settings.load(args.config, **overrides)
+    if args.plan:
+        from moshivis_ros.training.plan import plan
+
+        print(plan(settings, args.gpu, args.gpus, args.price))
+        return 0
     torch.set_num_threads(settings.threads)
     flush_denormals()
     train(settings)
