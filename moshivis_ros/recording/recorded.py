@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,13 @@ class Recorded:
 
     @property
     def refreshes(self) -> list[Seen]:
-        """Each new picture in the cache, when it was told."""
-        told, news = None, []
+        """Each new picture in the cache, when it was told, and the reason for which it had been taken."""
+        told, why, news = None, "", []
         for seen in self.seen:
+            if seen.decision == "refresh":
+                why = seen.reason
             if seen.picture is not None and seen.picture != told:
-                news.append(seen)
+                news.append(replace(seen, reason=why or seen.reason))
                 told = seen.picture
         return news
 
