@@ -13,7 +13,7 @@ setup(
     python_requires=">=3.10",
     # No torch, and no moshi, which pins one: a robot's own torch must stay, and the numpy that it was built with.
     install_requires=[
-        "av>=14.2",  # FFmpeg: reads recordings and videos, writes recordings
+        "av>=14.2,<19",  # FFmpeg: reads recordings and videos, writes recordings. 19 has no metadata_errors: tags that are not UTF-8
         "einops>=0.7",  # moshi is installed without its dependencies: these are also its own
         "huggingface_hub>=0.24,<1",
         "numpy>=1.21",
