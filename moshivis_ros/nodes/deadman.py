@@ -28,15 +28,14 @@ class Deadman(Node):
         self._stop = self.create_publisher(Twist, "cmd_vel", 1)
         self._timer = self.create_timer(values(self, PARAMETERS)["timeout"], self._on_timeout)
         self._timer.cancel()
-        self.create_subscription(Twist, "cmd_vel", self._on_command, 1)
+        self.create_subscription(Twist, "cmd_vel", self._on_command, 10)  # its own zero must not push out a command
 
     def close(self) -> None:
         """Nothing is held."""
 
     def _on_command(self, command: Twist) -> None:
-        if command == Twist():  # its own, too
-            self._timer.cancel()
-        else:
+        # A zero may be its own, which comes after the command that followed it, and must not keep that from being stopped.
+        if command != Twist():
             self._timer.reset()
 
     def _on_timeout(self) -> None:

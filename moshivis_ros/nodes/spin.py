@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -117,5 +118,7 @@ def spin(make_node: Callable[[], Any], args: list[str] | None = None) -> int:
                 print(f"{make_node.__name__.lower()}: {error}", file=sys.stderr)
                 code = 1
             node.destroy_node()
+        else:  # what is half made refers to itself; it must be gone before its context is
+            gc.collect()
         rclpy.try_shutdown()
     return code

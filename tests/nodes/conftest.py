@@ -22,7 +22,8 @@ def environment() -> dict[str, str]:
     """Of all nodes: a domain of their own, on this machine only."""
     os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    return {"OMP_NUM_THREADS": "1", "RCUTILS_COLORIZED_OUTPUT": "0", "PYTHONUNBUFFERED": "1"}
+    plain = {"RCUTILS_COLORIZED_OUTPUT": "0", "PYTHONUNBUFFERED": "1"}
+    return {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **plain}
 
 
 @pytest.fixture(scope="session")

@@ -59,11 +59,20 @@ class Process:
         tasks = Path(f"/proc/{self.popen.pid}/task").glob("*/children")
         return [int(child) for task in tasks for child in task.read_text().split()]
 
+    def wait(self) -> int:
+        """The exit code. If it does not end, what its threads were doing then is told."""
+        try:
+            return self.popen.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self.popen.send_signal(signal.SIGABRT)
+            self.popen.wait()
+            pytest.fail(f"{self.name} did not end by itself\n{self.log}")
+
     def end(self, number: int = signal.SIGINT) -> int:
         """The exit code after this signal. Nothing that it started may be running then."""
         children = self.children if self.popen.poll() is None else []
         self.popen.send_signal(number)
-        code = self.popen.wait(TIMEOUT)
+        code = self.wait()
         deadline = time.monotonic() + TIMEOUT
         while any(_running(child) for child in children):
             assert time.monotonic() < deadline, f"{self.name} left processes behind\n{self.log}"

@@ -113,5 +113,5 @@ def test_ros4hri_is_told_where_its_messages_are(shared: Robot) -> None:
 
 def test_a_model_that_is_not_there_is_said(robot: Robot) -> None:
     listener: Any = robot.start("listener", model="/no/such")
-    assert listener.popen.wait(60) == 2
+    assert listener.wait() == 2
     assert "'/no/such' of the listener cannot be loaded" in listener.log and "Traceback" not in listener.log

@@ -82,7 +82,7 @@ def test_a_recording_waits_for_all_its_listeners(robot: Robot, tmp_path: Path, s
 @pytest.mark.parametrize(("name", "words"), [("audio_file", "no such recording"), ("video_file", "nowhere")])
 def test_a_missing_file_is_said(robot: Robot, name: str, words: str) -> None:
     node = robot.start(name, path="/nowhere.wav")
-    assert node.popen.wait(60) == 2
+    assert node.wait() == 2
     assert words in node.log and "Traceback" not in node.log
 
 
