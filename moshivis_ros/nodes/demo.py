@@ -139,7 +139,7 @@ def prefix() -> Path:
 def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     model = options.model
     if model == "builtin":
-        print(BUILTIN)
+        print(BUILTIN, flush=True)
     screen = Screen()
     node = Demo(screen)
     stack.callback(node.destroy_node)
@@ -159,7 +159,7 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
         nodes["microphone"] = stack.enter_context(running(screen, "microphone", "audio_in:=audio_raw"))
         nodes["echo_canceller"] = stack.enter_context(running(screen, "echo_canceller"))
         node.until(node.is_shown, nodes, START_SECONDS)
-    print(f"loading {model} ...")
+    print(f"loading {model} ...", flush=True)
     node.change_state(Transition.TRANSITION_CONFIGURE, nodes)
     with screen:
         if options.live:
