@@ -1,6 +1,6 @@
 """Make docs/dashboard.png: `make talk DASHBOARD=1`, as a browser shows it when the robot has answered. Needs Chromium.
 
-python scripts/picture.py
+    python scripts/picture.py
 """
 
 from __future__ import annotations

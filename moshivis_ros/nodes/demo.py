@@ -40,7 +40,8 @@ from moshivis_ros.vision.sources import photos
 
 NAMESPACE = "/moshivis_demo"
 BUILTIN = """
-Talking with the miniature of the package. For the real robot, with a GPU of 24 GB (16 GB download):
+Talking with the miniature of the package. For the real robot, with a GPU (16.6 GB download; `moshivis doctor` tells
+whether yours will do):
     --model kyutai/moshika-vis-pytorch-bf16
 """
 START_SECONDS = 60.0
