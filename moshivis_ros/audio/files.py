@@ -238,4 +238,4 @@ def _av() -> Any:
     try:
         return importlib.import_module("av")
     except (ModuleNotFoundError, OSError) as error:
-        raise MissingDependencyError("reading and writing recordings needs PyAV: pip install av") from error
+        raise MissingDependencyError("reading and writing recordings needs PyAV: pip install 'av<19'") from error

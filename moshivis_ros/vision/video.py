@@ -16,7 +16,7 @@ try:
     import av
     from av.video.reformatter import VideoReformatter
 except ImportError as error:
-    raise MissingDependencyError("reading videos needs PyAV, which is not installed: `pip install av`") from error
+    raise MissingDependencyError("reading videos needs PyAV, which is not installed: `pip install 'av<19'`") from error
 
 USUAL_RATE = 25  # frames a second, of a video that says nothing about time
 FASTEST = 1000  # frames a second that a video may claim for those of its frames that have no time
