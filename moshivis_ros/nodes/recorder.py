@@ -63,7 +63,7 @@ PARAMETERS = [
     *sound_parameters("audio_in"),
     *sound_parameters("audio_out"),
 ]
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LATCHED = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 COPIED = [  # as they come
     (Interface("transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the robot says"), 100),
     (Interface("user_transcript", "subscribes", "moshivis_ros/msg/Transcript", "what the user says"), 100),

@@ -29,7 +29,8 @@ class Outputs:
         self._audible = False  # what waits to be played may be heard
         self._said: list[Piece] = []  # of the utterance now being said
         self._shown: tuple[Any, ...] = ()
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        # Not 1: of a decision and what came of it, told in a row, a reader that is busy would get the last only.
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         publishers = {
             "audio_out": (self._writer.type, 10),
             "transcript": (Transcript, 50),

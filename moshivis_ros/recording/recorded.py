@@ -73,6 +73,7 @@ class Recorded:
                 why = seen.reason
             if seen.picture is not None and seen.picture != told:
                 news.append(replace(seen, reason=why or seen.reason))
+                why = ""
                 told = seen.picture
         return news
 
