@@ -13,6 +13,7 @@ from babillage import small
 from moshivis_ros.cli import main
 from moshivis_ros.errors import MissingDependencyError
 from moshivis_ros.evaluation import asker, babillage, babillage_test
+from moshivis_ros.training import parquet
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_the_miniature_is_asked_and_goes_on_where_it_was_stopped(
 
 def refused(capsys: Any, folder: Path) -> str:
     babillage._pictures.cache_clear()
-    babillage._table.cache_clear()
+    parquet.table.cache_clear()
     assert main(["eval", "builtin", "--babillage", str(folder), "--device", "cpu"]) == 2
     return str(capsys.readouterr().err)
 

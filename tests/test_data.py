@@ -557,6 +557,8 @@ def test_whisper_finds_words_where_espeak_says_them() -> None:
     assert all(a.end <= b.start for a, b in zip(words, words[1:])) and all(w.end > w.start for w in words)
     with pytest.raises(AudioError, match="at most 29 s"):
         aligner("too long", np.zeros(30 * 24000, np.float32))
+    with pytest.raises(AudioError, match="nothing is heard"):
+        aligner("not said", np.zeros(24000, np.float32))
 
 
 def test_words_get_the_times_of_their_letters() -> None:

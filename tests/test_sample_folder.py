@@ -150,6 +150,11 @@ def rewrite(folder: Path, name: str, change: Callable[[str], str]) -> None:
         (lambda f: (f / "0.json").unlink(), "0.json with the words' times cannot be read"),
         (lambda f: rewrite(f, "0.json", lambda t: t.replace("1.25", "99")), "99.0 s is not within"),
         (lambda f: rewrite(f, "0.json", lambda t: "[]"), "0.json is not as it is expected"),
+        (
+            lambda f: rewrite(f, "0.json", lambda t: t.replace('"at": 0.0', '"at": NaN')),
+            "0.json is not as it is expected.*nan is no time",
+        ),
+        (lambda f: (f / "train.jsonl").write_bytes(b"\xff\n"), "train.jsonl cannot be read"),
         (lambda f: (f / "pictures" / "red.png").unlink(), "there is no picture .*red.png"),
         (lambda f: rewrite(f, "speechless.jsonl", lambda t: t.replace("text", "txt")), "line 1: .*text"),
         (lambda f: rewrite(f, "train.jsonl", lambda t: t[:-3]), "train.jsonl, line 2 is no JSON"),
@@ -186,6 +191,14 @@ def test_a_full_disk(tmp_path: Path, made: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_text_may_hold_what_elsewhere_ends_a_line(tmp_path: Path, made: Path) -> None:
+    (tmp_path / "red.png").write_bytes((made / "data" / "pictures" / "red.png").read_bytes())
+    line = {"image": "red.png", "prompt": "What\u2028is it?", "text": "It is\x85red."}
+    (tmp_path / "speechless.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
+    (sample,) = read([tmp_path]).speechless
+    assert (sample.prompt, sample.text) == ("What\u2028is it?", "It is\x85red.")
 
 
 def test_only_dialogues_or_only_samples_without_sound(made: Path, prepared: Prepared, tmp_path: Path) -> None:

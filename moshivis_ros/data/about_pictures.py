@@ -20,7 +20,8 @@ from moshivis_ros.data.pictures import Photo, encoded
 from moshivis_ros.data.script import SWITCH, Author, RejectedError, Script, Tokens
 from moshivis_ros.data.writer import Writer
 from moshivis_ros.errors import EndpointError, ImageError
-from moshivis_ros.training.make_dialogues import MAIN, speak
+from moshivis_ros.training.folder import MAIN
+from moshivis_ros.training.make_dialogues import speak
 from moshivis_ros.training.voices import Voice
 
 TURNS = (3, 6)  # questions and answers of a dialogue

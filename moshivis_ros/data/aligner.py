@@ -53,11 +53,13 @@ class WhisperAligner:
 
     def __call__(self, text: str, pcm: Sound) -> tuple[Word, ...]:
         """pcm: float32 at 24 kHz. Times of every word of `text`, one after the other. Raises AudioError."""
-        seconds = len(pcm) / SAMPLE_RATE
+        seconds, loudest = len(pcm) / SAMPLE_RATE, np.abs(pcm).max(initial=0.0)
         if seconds > LONGEST:
             raise AudioError(
                 f"{seconds:.0f} s of sound: words are aligned in at most {LONGEST:.0f} s; say shorter lines"
             )
+        if not loudest > 0:
+            raise AudioError(f"nothing is heard where {text!r} is said: its words have no times")
         sound = resample(pcm, SAMPLE_RATE, RATE)
         with self._one_at_a_time:
             features: Any = self._whisper.feature_extractor(sound)
@@ -68,7 +70,7 @@ class WhisperAligner:
             (found,) = self._whisper.find_alignment(
                 self._tokenizer, [pieces], encoded, min(frames, round(seconds * 100))
             )
-        heard = np.flatnonzero(np.abs(pcm) > AUDIBLE * np.abs(pcm).max()) / SAMPLE_RATE
+        heard = np.flatnonzero(np.abs(pcm) > AUDIBLE * loudest) / SAMPLE_RATE
         parts = [(f["word"], float(f["start"]) - LATE, float(f["end"]) - LATE) for f in found]
         return words_of(text, parts, float(heard[0]), float(heard[-1]))
 

@@ -26,10 +26,11 @@ import numpy as np
 from moshivis_ros.audio.files import write as write_sound
 from moshivis_ros.errors import ConfigError, OutputError
 from moshivis_ros.outputs import OutputFile, make_folder
-from moshivis_ros.training.make_dialogues import INDEX, MAIN, REJECTED
+from moshivis_ros.training.folder import MAIN, SPEECHLESS
+from moshivis_ros.training.make_dialogues import INDEX, REJECTED
 from moshivis_ros.training.voices import Sound, Word
 
-SPEECHLESS, MADE = "speechless.jsonl", "made.json"
+MADE = "made.json"
 PICTURES = "pictures"
 
 

@@ -10,11 +10,12 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from moshivis_ros.errors import ConfigError, ImageError, MissingDependencyError, OutputError
+from moshivis_ros.errors import ConfigError, ImageError, OutputError
+from moshivis_ros.training import parquet
 
 KINDS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 METADATA = ("metadata.jsonl", "metadata.csv")  # as Hugging Face's imagefolder has them
@@ -115,42 +116,24 @@ def _rows(file: Path) -> Iterable[dict[str, Any]]:
 
 
 def _of_table(file: Path, folder: Path) -> Iterator[Photo]:
-    columns = set(_table(file).schema_arrow.names)
+    table = parquet.table(file)
+    columns = set(table.schema_arrow.names)
     if "image" not in columns:
         raise ConfigError(
             f"{file}: there is no column `image` in it, but {', '.join(sorted(columns))}; name a data set of pictures"
         )
-    column = next((name for name in CAPTIONS if name in columns), None)
+    captioned = next((name for name in CAPTIONS if name in columns), None)
     stem = safe(file.relative_to(folder).with_suffix("").as_posix())
-    for group in range(_table(file).num_row_groups):
-        captions = _table(file).read_row_group(group, columns=[column]).column(0) if column else None
-        for row in range(_table(file).metadata.row_group(group).num_rows):
+    for group in range(table.num_row_groups):
+        captions = parquet.column(file, group, captioned) if captioned else None
+        for row in range(table.metadata.row_group(group).num_rows):
             caption = str(captions[row].as_py() or "").strip() if captions is not None else ""
             yield Photo(f"{stem}-{group}-{row:05}", caption or None, partial(_cell, file, group, row))
 
 
 def _cell(file: Path, group: int, row: int) -> bytes:
-    cell = _images(file, group)[row].as_py()
+    cell = parquet.column(file, group, "image")[row].as_py()
     return bytes(cell["bytes"] if isinstance(cell, dict) else cell or b"")
-
-
-@lru_cache(maxsize=2)  # rows are read one after the other
-def _images(file: Path, group: int) -> Any:
-    return _table(file).read_row_group(group, columns=["image"]).column(0)
-
-
-@lru_cache(maxsize=16)
-def _table(file: Path) -> Any:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"parquet files need pyarrow ({error}): pip install 'moshivis_ros[data]'"
-        ) from error
-    try:
-        return ParquetFile(file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: not a parquet file, or damaged ({error})") from error
 
 
 def _read(file: Path) -> bytes:

@@ -15,12 +15,12 @@ import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from moshivis_ros.audio.files import read
-from moshivis_ros.errors import ConfigError, MissingDependencyError
+from moshivis_ros.errors import ConfigError
+from moshivis_ros.training import parquet
 from moshivis_ros.training.voices import SAMPLE_RATE, Speech
 
 SPLITS = {"coco": "test", "ocrvqa": "test", "vqav2": "validation"}
@@ -63,7 +63,7 @@ class Sample:
     def speech(self) -> Speech:
         """The question as it is asked, whatever it was written in. Raises AudioError."""
         file, group, row = self.place
-        cell = _group(file, group)["question_audio"][row].as_py()
+        cell = parquet.column(file, group, "question_audio")[row].as_py()
         with tempfile.NamedTemporaryFile() as kept:
             kept.write(cell["bytes"] or b"")
             kept.flush()
@@ -126,7 +126,7 @@ def unrelated(folder: Path) -> list[tuple[str, tuple[str, ...]]]:
 
 def _rows(file: Path, task: str) -> Iterator[tuple[int, int, int, int, list[str]]]:
     """(row group, row, sample_id, number of the image, words of the question)."""
-    table = _table(file)
+    table = parquet.table(file)
     wanted = [*COLUMNS, *([] if task == "vqav2" else ["image_id"])]
     if missing := sorted(set(wanted) - set(table.schema_arrow.names)):
         raise ConfigError(f"{file}: not a table of Babillage: it has no column {', '.join(missing)}")
@@ -170,21 +170,3 @@ def _pictures(folder: Path) -> dict[int, Path]:
     numbered = ((re.search(r"(\d+)$", file.stem), file) for file in sorted(folder.iterdir()))
     return {int(number[1]): file for number, file in numbered if number}
 
-
-@lru_cache(maxsize=2)
-def _group(file: Path, group: int) -> Any:
-    return _table(file).read_row_group(group, columns=["question_audio"])
-
-
-@cache
-def _table(file: Path) -> Any:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"parquet files need pyarrow ({error}): pip install 'moshivis_ros[data]'"
-        ) from error
-    try:
-        return ParquetFile(file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: not a parquet file, or damaged ({error}); download it again") from error

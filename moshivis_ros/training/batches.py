@@ -192,7 +192,7 @@ class Batches:
 
     def _batch(self, samples: list[Sample]) -> Batch:
         frames = max(len(sample.weight) for sample in samples)
-        slots = max(1, *(len(sample.pictures) for sample in samples)) if samples else 1
+        slots = max(1, *(len(sample.pictures) for sample in samples))
         siglip = self.config.siglip
         empty = torch.zeros(self.config.image_tokens(), siglip.hidden_size, dtype=self.prepared.dtype)
 

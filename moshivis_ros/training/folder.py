@@ -99,7 +99,12 @@ def read(folders: Sequence[Path | str]) -> Data:
 
 
 def _lines(path: Path, problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines() would end lines within a text, too
+    except (OSError, ValueError) as error:
+        problems.append(f"{path} cannot be read: {error}")
+        return
+    for number, text in enumerate(lines, start=1):
         if not text.strip():
             continue
         where = f"{path}, line {number}"
@@ -133,7 +138,7 @@ def _dialogue(folder: Path, line: dict[str, Any]) -> Dialogue:
         words = tuple(
             (str(word), _span(span, seconds)) for word, span, speaker in told["alignments"] if speaker == MAIN
         )
-        pictures = [(float(each["at"]), str(each["path"])) for each in told.get("images") or []]
+        pictures = [(_second(each["at"]), str(each["path"])) for each in told.get("images") or []]
         visual = told.get("visual")
         spans = None if visual is None else tuple(_span(span, seconds) for span in visual)
     except OSError as error:
@@ -149,6 +154,12 @@ def _span(span: Any, seconds: float) -> Span:
     if not 0 <= start <= end <= seconds + 1:
         raise ValueError(f"{start} to {end} s is not within the {seconds:.1f} s of the sound")
     return start, end
+
+
+def _second(value: Any) -> float:
+    if not math.isfinite(second := float(value)):
+        raise ValueError(f"{second} is no time")
+    return second
 
 
 def _seconds(path: Path) -> float:

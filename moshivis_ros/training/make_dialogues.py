@@ -21,12 +21,13 @@ from rich.progress import track
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.training import speakers
 from moshivis_ros.training.dialogues import Exchange, View, dialogue
+from moshivis_ros.training.folder import MAIN
 from moshivis_ros.training.pictures import pictures
 from moshivis_ros.training.voices import SAMPLE_RATE, Sound, Speech, Voice, Word
 
 INDEX = "dialogues.jsonl"
 REJECTED = "rejected.log"  # what could not be made, and why (data.folder)
-MAIN, USER = "SPEAKER_MAIN", "SPEAKER_USER"
+USER = "SPEAKER_USER"
 INTERRUPTED = 0.15  # share of the answers, but the last, into which the user speaks
 REACTION = 0.3  # seconds until the robot falls silent then
 FADE = 0.02  # seconds
