@@ -160,6 +160,11 @@ class Conversation:
         self._image_size = pixels
 
     @property
+    def device(self) -> torch.device:
+        """What it computes on."""
+        return self._device
+
+    @property
     def image_status(self) -> ImageStatus:
         """The state of the image cache after the latest frame."""
         return self._view.status
@@ -277,8 +282,8 @@ class Conversation:
             speaking=self._silent_frames < PAUSE_FRAMES,
             phrase_end=pause or (text or "").endswith(SENTENCE_END),
         )
-        with self._lock, computing(self._device, STEP):  # after the answer: a GPU does it while that is played
-            if self.renewal.due(self._index, self._stream.steps, self._silent_frames, pcm, samples):
+        if self.renewal.due(self._index, self._stream.steps, self._silent_frames, heard, samples):
+            with self._lock, computing(self._device, STEP):  # after the answer: a GPU does it while that is played
                 self._stream.renew()
         frame = Frame(
             self._index,

@@ -155,7 +155,7 @@ class Goals:
         self._left = 0  # frames of sound to come of words that were cut off
         self._ended = False  # cut off, and no word since: the voice may go on without any
         self._shy = not self._greet
-        self._begun = 0  # the step whose text was the first of the current goal
+        self._delayed = 0  # frames until the first text of what is to be said comes out
         self._tail = 0
         if self._shy:
             self._stream.hush()
@@ -273,7 +273,7 @@ class Goals:
             self._shy, self._hush = False, 0
             self._stream.hush(False)
         if isinstance(goal, Saying):
-            self._begun = self._stream.steps
+            self._delayed = self._stream.config.max_delay
             self._tail = TAIL
             self._stream.write_script(goal.script, begin=True)
 
@@ -284,7 +284,9 @@ class Goals:
             self._tail -= 1
             if not self._tail:
                 goal.end()
-        elif self._stream.steps > self._begun + self._stream.config.max_delay and token not in self._silent:
+        elif self._delayed:
+            self._delayed -= 1
+        elif token not in self._silent:
             script.said += 1
             self._stream.write_script(script)
 

@@ -178,6 +178,7 @@ def test_a_question_is_mixed_with_the_microphone_or_takes_its_place(beep: str) -
     [
         ("no-such-voice", MissingDependencyError, "no-such-voice"),
         ("", ConfigError, "empty"),
+        ("espeak-ng 'loud", ConfigError, "no closing quotation"),
         ("false", AudioError, "code 1"),
         ("true", AudioError, "."),
     ],
@@ -187,6 +188,29 @@ def test_a_voice_that_fails_is_said_so(command: str, error: type[Exception], wor
         speak("Hello.", command)
     with pytest.raises(WordsError, match="empty"):
         speak(" ", command)
+
+
+def test_the_context_does_not_begin_anew_within_a_question() -> None:
+    short = {"renew_after": 0.8, "renew_keep": 0.4}  # 10 and 5 frames
+    with Conversation.load("builtin", device="cpu", seed=1, sampling=GREEDY, refresh=MANUAL, **short) as conversation:
+        question = conversation.ask("What is your name?")
+        until(conversation, lambda: question.heard == len(question.sound))
+        assert question.heard > 12 and conversation.renewal.count == 0
+        until(conversation, lambda: question.done)
+        assert question.answer == "My name is Moshi."
+        until(conversation, lambda: conversation.renewal.count)
+
+
+def test_the_context_may_begin_anew_before_the_first_word() -> None:
+    renewal = {"renew_after": 100.0, "renew_keep": 0.4}
+    with Conversation.load("builtin", device="cpu", seed=1, sampling=GREEDY, refresh=MANUAL, **renewal) as conversation:
+        for _ in range(60):
+            conversation.step(SILENCE)
+        saying = conversation.say("Hello, nice to meet you.", "cut")
+        conversation.step(SILENCE)
+        conversation._stream.renew()  # as when a pause of 0.64 s was just over
+        until(conversation, lambda: saying.done)
+        assert saying.success and saying.words == 5
 
 
 def test_without_greeting_it_is_silent_until_spoken_to(tiny: Path) -> None:

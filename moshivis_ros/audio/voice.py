@@ -27,10 +27,17 @@ def speak(text: str, command: str = VOICE_COMMAND) -> Float:
     """
     if not text.split():
         raise WordsError("there is nothing to ask: the text is empty")
-    arguments = shlex.split(command)
+    try:
+        arguments = shlex.split(command)
+    except ValueError as error:
+        raise ConfigError(f"the voice command cannot be read ({str(error).lower()}): {command}") from error
     if not arguments:
         raise ConfigError(f"the voice command is empty; try {VOICE_COMMAND!r}")
-    with tempfile.NamedTemporaryFile(suffix=".wav") as recording:
+    try:
+        recording = tempfile.NamedTemporaryFile(suffix=".wav")
+    except OSError as error:
+        raise AudioError(f"there is no room for what the voice command says: {error}") from error
+    with recording:
         try:
             subprocess.run(
                 arguments,

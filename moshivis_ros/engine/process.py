@@ -73,6 +73,8 @@ class EngineProcess:
         self._awake.set()
         self._stepped = threading.Event()
         self._served: Any = None  # like the conversation, with torch
+        self._serving = threading.Lock()
+        self._early: list[tuple[str, tuple[Any, ...]]] = []  # to be served once there is a conversation
         self._pictures_refused = 0
         self._frozen = False
         self._conversation: Any = None
@@ -113,18 +115,20 @@ class EngineProcess:
             # A step is a thousand small operations: what threads would share of each costs more than it saves, and
             # all wait whenever another program, such as the camera's driver, has taken the core of one.
             torch.set_num_threads(1)
-        device = "cuda" if torch.cuda.is_available() and torch.cuda.memory_allocated() else "cpu"
         if (seen := self._seen.newest()) is not None:
             self._see_again(conversation, *seen)
         seconds, config = time.monotonic() - start, conversation.config
         choice = conversation.choice
         quantized = choice.quantize or config.quantize or ""
         priority = _set_realtime_priority(settings.realtime_priority)
-        self._served = Served(conversation, self._send)
+        with self._serving:
+            self._served = Served(conversation, self._send)
+            for command, arguments in self._early:
+                getattr(self._served, command)(*arguments)
         sizes = config.siglip.patch_size, conversation.image_size
         about = config.about
         self._send(
-            Loaded(seconds, device, not config.trained, quantized, choice.reason, about, priority, sizes)
+            Loaded(seconds, str(conversation.device), not config.trained, quantized, choice.reason, about, priority, sizes)
         )
         return conversation
 
@@ -132,7 +136,7 @@ class EngineProcess:
         """One conversation, until stop() or the next start()."""
         self._conversation.reset()
         transcript = Transcript()
-        memory = _memory()
+        memory = _memory(self._conversation.device)
         kept = self._conversation.image_in_cache
         quiet = True
         while self._run == run:
@@ -153,7 +157,7 @@ class EngineProcess:
             if kept is not (kept := self._conversation.image_in_cache):
                 self._keep(kept)  # before the node tells of it
             if frame.index % MEMORY_EVERY == 0:
-                memory = _memory()
+                memory = _memory(self._conversation.device)
             spoken = Spoken(
                 run=run,
                 index=frame.index,
@@ -240,8 +244,11 @@ class EngineProcess:
 
     def on_serve(self, command: str, *arguments: Any) -> None:
         """What other software wants: see served.py."""
-        if self._served is not None:
-            getattr(self._served, command)(*arguments)
+        with self._serving:
+            if self._served is None:
+                self._early.append((command, arguments))
+            else:
+                getattr(self._served, command)(*arguments)
 
     def on_sleep(self, asleep: bool, now: int) -> None:
         if asleep:
@@ -292,11 +299,11 @@ def _crash(failure: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def _memory() -> dict[str, float]:
+def _memory(device: Any) -> dict[str, float]:
     """MB in use, by kind."""
     import torch
 
     memory = {"memory (MB)": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-    if torch.cuda.is_available():
-        memory["GPU memory (MB)"] = torch.cuda.memory_reserved() / 1e6
+    if device.type == "cuda":
+        memory["GPU memory (MB)"] = torch.cuda.memory_reserved(device) / 1e6
     return memory

@@ -22,11 +22,7 @@ def find_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # each backend has its own way to say no
+    except (RuntimeError, AssertionError) as error:  # each backend has its own way to say no
         gpus = [f"cuda:{n} ({torch.cuda.get_device_name(n)})" for n in range(torch.cuda.device_count())]
         here = ", ".join(["cpu", *gpus]) if gpus else f"cpu; torch {torch.__version__} finds no GPU with CUDA"
         reason = str(error).partition("\n")[0]

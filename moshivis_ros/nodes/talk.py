@@ -57,7 +57,7 @@ class Talk(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=transitions)
         declare(self, PARAMETERS, read_only=False)
         self._live = LiveParameters(self, self._on_changed, lambda: self._loading is not None)
-        self._goals = Goals(self, lambda: self._engine if self._active else None, lambda: self._asleep)
+        self._goals = Goals(self, self._talking_engine, lambda: self._asleep)
         self._simulated = bool(self.get_parameter("use_sim_time").value)
         self._engine: Engine | None = None
         self._outputs: Outputs | None = None
@@ -189,6 +189,10 @@ class Talk(LifecycleNodeMixin, Node):
 
     # Out: called by the engine's thread
 
+    def _talking_engine(self) -> Engine | None:
+        """None also while one that died is being started again: what it is told then does not reach it."""
+        return self._engine if self._active and self._failure is None else None
+
     def _on_event(self, event: Event) -> None:
         try:
             self._take(event)
@@ -214,16 +218,12 @@ class Talk(LifecycleNodeMixin, Node):
         elif isinstance(event, Loaded):
             self._on_loaded(event)
         elif isinstance(event, Ended):
+            self._failure = f"{event.text}; it is being started again" if event.again else event.text
+            self.get_logger().error(self._failure)
             self._goals.end("the engine ended")
             if self._active and self._outputs is not None:
                 self._outputs.end()
-            if event.again:
-                self._failure = f"{event.text}; it is being started again"
-                self.get_logger().error(self._failure)
-            else:
-                self._failure = event.text
-                self.get_logger().error(event.text)
-                # Not here: closing the engine waits for the thread that tells of its end.
+            if not event.again:  # not here: closing the engine waits for the thread that tells of its end
                 threading.Thread(target=self._on_engine_ended).start()
 
     def _on_spoken(self, spoken: Spoken) -> None:

@@ -69,7 +69,7 @@ class Goals:
             self._open[number] = handle
         goal, engine = handle.request, self._engine()
         if engine is None or self._asleep():
-            why = "was deactivated" if engine is None else "is asleep"
+            why = "does not talk now" if engine is None else "is asleep"
             self.take(Progress(number, done=True, reason=f"the node {why}"))
         elif isinstance(goal, Ask.Goal):
             command = self._node.get_parameter("voice_command").value

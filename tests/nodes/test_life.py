@@ -14,7 +14,9 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from moshivis_ros.action import Say
 from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
+from rclpy.action import ActionClient
 from rclpy.parameter import Parameter
 from robot import Robot
 from sensor_msgs.msg import Image
@@ -92,6 +94,8 @@ def test_an_engine_that_dies_is_started_again_and_has_its_picture(robot: Robot, 
     gates = robot.collect(Gate, "gate")
     statuses = robot.collect(ImageCacheStatus, "image_cache", LATCHED)
     camera = robot.publisher(Image, "image", 1)
+    say = ActionClient(robot.node, Say, f"{robot.namespace}/say")
+    robot.until(say.server_is_ready)
 
     def requested() -> bool:
         camera.publish(photo())
@@ -105,6 +109,9 @@ def test_an_engine_that_dies_is_started_again_and_has_its_picture(robot: Robot, 
         os.kill(engine, signal.SIGKILL)
         robot.until(lambda deaths=deaths: robot.processes[0].log.count("it is being started again") == deaths)
         assert robot.state == "active"
+        wanted = say.send_goal_async(Say.Goal(text="Hello."))
+        robot.until(wanted.done)
+        assert not wanted.result().accepted  # it would be lost
         for messages in (heard, gates, statuses):
             messages.clear()
         robot.until(lambda: heard and gates and statuses)
