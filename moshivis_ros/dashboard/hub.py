@@ -41,7 +41,7 @@ class Page:
 
 
 class Hub:
-    """tell(), voice() and the pictures may be set from any thread; the rest belongs to the thread of the loop."""
+    """listens, tell(), voice() and the pictures are for any thread; the rest belongs to the thread of the loop."""
 
     def __init__(self) -> None:
         self.pages: set[Page] = set()
@@ -58,7 +58,7 @@ class Hub:
     @property
     def listens(self) -> bool:
         """A page wants the robot's voice."""
-        return any(page.hears for page in self.pages)
+        return any(page.hears for page in tuple(self.pages))
 
     def tell(self, event: Event) -> None:
         """`kind` and what belongs to it; gets its time `t` here, seconds since the node began."""
@@ -67,10 +67,8 @@ class Hub:
             event["text"], event["shade"] = printable(event["text"]), shade(event["gate"])
         with self._lock:
             self._events.append(event)
-            if event["kind"] == "said":
-                self._history.append(event)
-            elif event["kind"] in LASTING:
-                self._lasting[event["kind"], event.get("name", "")] = event
+            if event["kind"] == "flush":  # of what was said before it nothing is to be heard any more
+                self._voice.clear()
 
     def voice(self, samples: bytes) -> None:
         """A frame of the robot's voice: int16, 24 kHz, mono."""
@@ -88,8 +86,8 @@ class Hub:
             self._cached, self._new_cached = jpeg, True
 
     def join(self, page: Page) -> None:
+        past = [*self._lasting.values(), *self._history]  # what is yet to be handed on comes with the other pages'
         with self._lock:
-            past = [*self._lasting.values(), *self._history]
             cached = self._cached
         page.put(json.dumps([{"kind": "hello", "t": round(time.monotonic() - self._start, 3)}, *past]))
         page.put(CACHED + (cached or b""))
@@ -112,6 +110,11 @@ class Hub:
                 live = self._live if picture_due else None
                 if live is not None:
                     self._live = None
+            for event in events:
+                if event["kind"] == "said":
+                    self._history.append(event)
+                elif event["kind"] in LASTING:
+                    self._lasting[event["kind"], event.get("name", "")] = event
             if not self.pages:
                 continue
             text = json.dumps(events)

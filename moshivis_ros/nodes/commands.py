@@ -64,7 +64,7 @@ class Commands(Node):
         self._dry = self.get_parameter("dry_run").value
         self._asleep = False
         self._stopped: int | None = None  # utterance that has stopped something already
-        self._task: Task | None = None
+        self._tasks: list[Task] = []  # the newest last; those before it have been stopped
         self.say_client = ActionClient(self, Say, "say")
         self.doers = {command.name: self._doer(command) for command in self._list.commands}
         self.create_subscription(Speaking, "speaking", self._on_speaking, 10)
@@ -72,9 +72,9 @@ class Commands(Node):
         self.get_logger().info(f"{'dry run of ' if self._dry else ''}commands: {', '.join(self.doers)}")
 
     def close(self) -> None:
-        if self._task is not None:
-            self._task.stop()
-            self._task.join()
+        for task in self._tasks:
+            task.stop()
+            task.join()
 
     def message(self, command: Command, words: dict[str, str]) -> Any:
         """What the command sends with these words for its parts. Raises ConfigError, by line and key."""
@@ -106,15 +106,17 @@ class Commands(Node):
         self._asleep = message.asleep
 
     def _on_transcript(self, message: Transcript) -> None:
-        if stop := self._list.stops(message.text):
-            if message.utterance != self._stopped:
-                self._stopped = message.utterance
+        stop, stopped = self._list.stops(message.text), self._stopped == message.utterance
+        if stop or stopped:  # its end is forgotten: after a restart of the listener its number comes again
+            self._stopped = None if message.final else message.utterance
+        if stop:
+            if not stopped:
                 self._begin(stop)
             return
         if not message.final or message.confidence < self.get_parameter("confidence").value:
             return
         answer = self._list.answer(message.text)
-        if answer is not None and self._task is not None and self._task.answer(answer):
+        if answer is not None and self._tasks and self._tasks[-1].answer(answer):
             return
         if heard := self._list.match(message.text, self._asleep):
             self._begin(heard)
@@ -127,10 +129,11 @@ class Commands(Node):
             )
             return
         self.get_logger().info(f"heard {what}")
-        earlier, self._task = self._task, Task(self, heard, self._list.confirm_within)
-        if earlier is not None:
+        for earlier in self._tasks:
             earlier.stop()
-        self._task.start()
+        task = Task(self, heard, self._list.confirm_within)
+        self._tasks = [*filter(Task.is_alive, self._tasks), task]
+        task.start()
 
 
 class Task(threading.Thread):
@@ -180,11 +183,13 @@ class Task(threading.Thread):
 
     def _confirmed(self, question: str) -> bool:
         self._asking = True
-        if not self._say(question):
-            return False
-        self._wait(lambda: self._answer is not None, self._confirm_within)
-        self._asking = False
-        return self._answer is True
+        try:
+            if not self._say(question):
+                return False
+            self._wait(lambda: self._answer is not None, self._confirm_within)
+            return self._answer is True
+        finally:
+            self._asking = False
 
     def _say(self, sentence: str) -> bool:
         """It was said, or the user or another goal cut in; False where the robot cannot say it."""
@@ -227,7 +232,8 @@ class Task(threading.Thread):
         if not handle.accepted:
             raise CommandError(f"{name} did not accept the goal")
         result = self._result(handle.get_result_async())
-        self._goal = None
+        with self._news:
+            self._goal = None
         return result
 
     def _on_accepted(self, sent: Any) -> None:

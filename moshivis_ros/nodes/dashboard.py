@@ -8,6 +8,7 @@ microphone to a page of another computer over HTTPS only: tls:=true.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from functools import partial
 from typing import Any
@@ -76,6 +77,7 @@ class Dashboard(Node):
         given = values(self, PARAMETERS)
         self._hub = Hub()
         self._seen = -1  # stamp of the picture in the cache
+        self._showing = threading.Lock()  # it may come before or after it is told of, in threads of their own
         self._buttons: dict[str, Any] = {}
         for names, kind in ((BUTTONS, Trigger), (SWITCHES, SetBool)):
             for do, service in names.items():
@@ -106,8 +108,9 @@ class Dashboard(Node):
             self._show_cached()
 
     def _show_cached(self) -> None:
-        kept = self._pictures.of(self._seen) if self._seen else None
-        self._hub.cached(self._jpeg(kept) if kept is not None else None)
+        with self._showing:
+            kept = self._pictures.of(self._seen) if self._seen else None
+            self._hub.cached(self._jpeg(kept) if kept is not None else None)
 
     def _on_voice(self, frame: Float | None) -> None:
         if frame is None:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from typing import Any
 
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -25,7 +26,7 @@ from moshivis_ros.hearing import FRAME_SECONDS
 from moshivis_ros.hearing import SAMPLE_RATE as HEARING_RATE
 from moshivis_ros.hearing.detector import SpeechDetector
 from moshivis_ros.hearing.own_voice import AUDIBLE, OwnVoice, level
-from moshivis_ros.hearing.recogniser import Recogniser
+from moshivis_ros.hearing.recogniser import Recognised, Recogniser
 from moshivis_ros.hearing.utterances import Utterance, Utterances
 from moshivis_ros.msg import Speaking, Transcript
 from moshivis_ros.nodes.interface import QOS, Interface, Parameter, declare
@@ -89,7 +90,6 @@ class Listener(Node):
         self._wanted: deque[Utterance] = deque()
         self._news, self._closing = threading.Condition(), False
         self._thread = threading.Thread(target=self._recognise, name="recogniser")
-        self._thread.start()
 
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Bool, "talk/muted", self._on_muted, latched)
@@ -105,6 +105,7 @@ class Listener(Node):
         MatchedSubscription(self, out.type, "audio_out", lambda m: self._on_audio_out(out, m), DEPTH)
         MatchedSubscription(self, reader.type, "audio_in", lambda m: self._on_audio(reader, m), DEPTH)
         self.create_timer(1.0, lambda: self._tell(again=True), clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._thread.start()  # last: what has come up to here without an error is closed by close()
         self.get_logger().info("listening")
 
     def close(self) -> None:
@@ -184,24 +185,33 @@ class Listener(Node):
                 if self._closing:
                     return
                 utterance = self._wanted.popleft()
-            heard = self._recogniser(utterance.sound)
-            if not heard.text or not self.context.ok():
-                continue
-            assert self._begin is not None
-            message = Transcript(
-                utterance=utterance.number, text=heard.text, final=utterance.final, speaker="user"
+            try:
+                heard = self._recogniser(utterance.sound)
+                if heard.text:
+                    self._publish(utterance, heard)
+            except RCLError:
+                if self.context.ok():
+                    raise
+                # A signal ended the context in the middle of a call.
+            except RuntimeError as error:  # of the library's own code, such as a GPU's memory that is full
+                self.get_logger().error(f"what the user said is lost: {error}")
+
+    def _publish(self, utterance: Utterance, heard: Recognised) -> None:
+        assert self._begin is not None
+        message = Transcript(
+            utterance=utterance.number, text=heard.text, final=utterance.final, speaker="user"
+        )
+        message.confidence = heard.confidence
+        message.header.stamp = to_time(utterance.end)
+        message.start, message.end = (
+            (time - self._begin) / 1e9 for time in (utterance.start, utterance.end)
+        )
+        self._transcript.publish(message)
+        if self._live:
+            text = {"final" if message.final else "incremental": message.text}
+            self._live.publish(
+                self._live.msg_type(header=message.header, confidence=message.confidence, **text)
             )
-            message.confidence = heard.confidence
-            message.header.stamp = to_time(utterance.end)
-            message.start, message.end = (
-                (time - self._begin) / 1e9 for time in (utterance.start, utterance.end)
-            )
-            self._transcript.publish(message)
-            if self._live:
-                text = {"final" if message.final else "incremental": message.text}
-                self._live.publish(
-                    self._live.msg_type(header=message.header, confidence=message.confidence, **text)
-                )
 
 
 def _live_speech(node: Node) -> Any:

@@ -52,7 +52,7 @@ class Talk:
         self._robot = robot
         self.said: list[str] = []
         self.woken: list[bool] = []
-        self._utterance = 0
+        self.utterance = 0
         group = ReentrantCallbackGroup()
         self._say = ActionServer(robot.node, Say, "say", self._on_say, callback_group=group)
         robot.node.create_service(SetBool, "talk/sleep", self._on_sleep)
@@ -69,8 +69,8 @@ class Talk:
 
     def hear(self, text: str, final: bool = True, confidence: float = 0.9) -> None:
         publisher = self._robot.publisher(Transcript, "user_transcript")
-        publisher.publish(Transcript(text=text, final=final, confidence=confidence, speaker="user", utterance=self._utterance))
-        self._utterance += final
+        publisher.publish(Transcript(text=text, final=final, confidence=confidence, speaker="user", utterance=self.utterance))
+        self.utterance += final
 
     def close(self) -> None:
         self._say.destroy()
@@ -102,7 +102,7 @@ def test_what_is_in_the_list_is_said_done_and_said(shared: tuple[Robot, Talk]) -
     robot.until(lambda: "Done." in talk.said)
     talk.hear("turn left")
     robot.until(lambda: talk.said.count("Done.") == 2)
-    assert turned(robot) == [-1.5, 1.5]
+    robot.until(lambda: turned(robot) == [-1.5, 1.5])
     assert talk.said == ["I turn right.", "Done.", "I turn left.", "Done."]
 
 
@@ -144,6 +144,17 @@ def test_a_stop_ends_a_question(shared: tuple[Robot, Talk]) -> None:
     talk.hear("Turn left.")
     robot.until(lambda: "Done." in talk.said)
     assert [message.linear.x for message in driven] == [0.0]
+
+
+def test_a_listener_that_was_started_again_counts_anew(shared: tuple[Robot, Talk]) -> None:
+    robot, talk = shared
+    driven = robot.collect(Twist, "cmd_vel")
+    driven.clear()
+    for count in (1, 2):
+        talk.utterance = 0
+        talk.hear("Stop", final=False)
+        talk.hear("Stop!")
+        robot.until(lambda count=count: len(driven) == count)
 
 
 def test_asleep_it_hears_its_wake_words_only(shared: tuple[Robot, Talk]) -> None:
