@@ -58,6 +58,7 @@ setup(
             "py-trees>=2.2",  # examples/behaviour_tree.py
             "pyarrow>=14",
             "pycocoevalcap>=1.2",  # to compare our CIDEr with
+            "pyroomacoustics>=0.8; platform_machine == 'x86_64' or python_version >= '3.11'",
             "pytest>=7",
             "pytest-xdist>=3.7",
             "ruff==0.17.6",

@@ -21,6 +21,7 @@ need libegl1 library libEGL.so.1
 if [ "${1:-}" = all ]; then
   need libportaudio2 library libportaudio.so.2
   need espeak-ng command -v espeak-ng
+  need flite command -v flite
   need libespeak-ng1 library libespeak-ng.so.1
   # Ubuntu's is a snap, which a container cannot run: there the tests in a browser are skipped.
   grep -q '^ID=debian' /etc/os-release && need chromium command -v chromium
