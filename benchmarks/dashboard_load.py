@@ -21,7 +21,7 @@ import aiohttp
 import cv2
 import numpy as np
 import rclpy
-from camera_load import Timed, start
+from camera_load import Timed, compare, start
 
 from moshivis_ros.audio.files import write
 from moshivis_ros.model.init import init_checkpoint
@@ -92,12 +92,7 @@ def main() -> None:
             talk.close()
             talk.destroy_node()
             rclpy.shutdown()
-    results = {name: np.percentile(values, [50, 99]) for name, values in times.items()}
-    print(f"{'':20} {'frames':>8} {'p50 ms':>8} {'p99 ms':>8}")
-    for name, (p50, p99) in results.items():
-        print(f"{name:20} {len(times[name]):8} {p50:8.1f} {p99:8.1f}")
-    p50, p99 = results[WITH] / results[WITHOUT]
-    print(f"{'ratio':20} {'':8} {p50:8.2f} {p99:8.2f}")
+    compare(times)
 
 
 if __name__ == "__main__":
