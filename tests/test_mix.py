@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
-from moshivis_ros.audio.mix import Mix
+from moshivis_ros.audio.mix import Arrivals, Mix
 
 ROBOT, USER = 0, 1
 FRAME = 80_000_000  # nanoseconds
@@ -46,6 +46,32 @@ def test_stamps_that_wander_leave_no_holes() -> None:
     blocks += mix.rest()
     whole = np.concatenate(blocks)
     assert (whole[:, ROBOT] == 0.5).all() and len(whole) == 50 * FRAME_SIZE
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        pytest.param([0, 0, 200, 120, 40, 0, 300, 230, 160], id="a busy machine"),
+        pytest.param([-80 * n for n in range(9)], id="all at once"),
+    ],
+)
+def test_sound_without_stamps_is_whole_however_unevenly_it_arrives(late: list[int]) -> None:
+    arrivals, mix, rng = Arrivals(), Mix(sides=2), np.random.default_rng(0)
+    sent = rng.uniform(-1, 1, (9, FRAME_SIZE)).astype(np.float32)
+    for n, chunk in enumerate(sent):
+        number, stamp = arrivals.take(NOW + n * FRAME + late[n] * 1_000_000, 0.08)
+        assert number == n
+        list(mix.add(ROBOT, stamp, chunk))
+    (block,) = mix.rest()
+    np.testing.assert_array_equal(block[:, ROBOT], sent.reshape(-1))
+
+
+@pytest.mark.parametrize("seconds", [1, 60, -3600])
+def test_a_pause_of_sound_without_stamps_is_one_in_the_recording(seconds: int) -> None:
+    """So is a clock that was set back."""
+    arrivals = Arrivals()
+    assert [arrivals.take(NOW, 0.08), arrivals.take(NOW + FRAME, 0.08)] == [(0, NOW), (1, NOW + FRAME)]
+    assert arrivals.take(NOW + seconds * 1_000_000_000, 0.08) == (2, NOW + seconds * 1_000_000_000)
 
 
 def test_an_hour_is_given_as_it_comes_with_ten_seconds_behind() -> None:

@@ -12,6 +12,25 @@ from moshivis_ros.audio import SAMPLE_RATE, Float
 JITTER = 0.04  # seconds by which the stamps of continuous sound may be off
 PATIENCE = 10  # seconds for which a side may be behind another
 LONGEST_GAP = 3600.0  # seconds; more, or a step back by more than PATIENCE, is a clock that was set
+LATE = 0.5  # seconds by which sound without stamps may come too late and be continuous nevertheless
+
+
+class Arrivals:
+    """Numbers and stamps for the messages of a stream that brings none: one goes on where the last has ended, however
+    unevenly they arrive, unless none has come for longer, or the clock was set.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._end = 0
+
+    def take(self, now: int, seconds: float) -> tuple[int, int]:
+        """A message of this length that has come `now` (ns) -> its number, and the stamp (ns) of its first sample."""
+        early = (self._end - now) / 1e9
+        stamp = self._end if -LATE < early < PATIENCE else now
+        self._end = stamp + round(seconds * 1e9)
+        self._number += 1
+        return self._number - 1, stamp
 
 
 class Mix:

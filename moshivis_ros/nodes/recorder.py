@@ -29,6 +29,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 
+from moshivis_ros.audio.mix import Arrivals
 from moshivis_ros.audio.pcm import decode, encode
 from moshivis_ros.errors import AudioError, ImageError, OutputError
 from moshivis_ros.msg import Audio, ImageCacheStatus
@@ -101,7 +102,7 @@ class Recorder(Node):
         self._bag = BagWriter(Path(folder), given["max_size"] * 1e6, given["max_minutes"] * 60)
         self._messages = 0
         self._failed = False
-        self._foreign = dict.fromkeys(("audio_in", "audio_out"), 0)  # messages of other types
+        self._foreign = {"audio_in": Arrivals(), "audio_out": Arrivals()}  # of messages of other types
         self._set_in_talk: dict[str, Any] = {}
         self._talk = f"{self.get_namespace().rstrip('/')}/{TALK}"
         self._written: set[int] = set()  # stamps of pictures in the bag
@@ -165,15 +166,21 @@ class Recorder(Node):
 
     def _hear(self, reader: AudioReader, topic: str, message: Any) -> None:
         if not isinstance(message, Audio):
-            data, fields = reader.read(message, self.get_clock().now().nanoseconds)
+            now = self.get_clock().now().nanoseconds
+            data, fields = reader.read(message, now)
             try:
                 samples, _ = decode(data, fields["channels"], fields["sample_format"])
             except AudioError as error:
                 self.get_logger().warning(f"not recorded: {error}", throttle_duration_sec=5.0)
                 return
-            index = self._foreign[topic] if fields["index"] is None else fields["index"]
-            self._foreign[topic] += 1
-            message = to_audio(encode(samples).tobytes(), index, fields["stamp"], int(fields["sample_rate"]))
+            arrivals, rate = self._foreign[topic], int(fields["sample_rate"])
+            number, stamp = arrivals.take(now, samples.size / rate)
+            message = to_audio(
+                encode(samples).tobytes(),
+                number if fields["index"] is None else fields["index"],
+                stamp if fields["stamp"] == now else fields["stamp"],
+                rate,
+            )
         self._write(topic, self.resolve_topic_name(topic), AUDIO, serialize_message(message))
 
     def _on_picture(self, kept: Kept) -> None:

@@ -129,9 +129,20 @@ class Robot:
         while not (result := condition()):
             if time.monotonic() > deadline:
                 logs = "\n".join(f"--- {process.name}\n{process.log[-3000:]}" for process in self.processes)
-                pytest.fail(f"nothing happened within {timeout} s\n{logs}")
+                pytest.fail(f"nothing happened within {timeout} s\n{logs}\n--- seen by the test\n{self._graph()}")
             rclpy.spin_once(self.node, timeout_sec=0.05)
         return result
+
+    def _graph(self) -> str:
+        """Every endpoint of the robot, as discovery has told the test."""
+        lines = []
+        for topic, _ in self.node.get_topic_names_and_types():
+            publishers = self.node.get_publishers_info_by_topic(topic)
+            subscriptions = self.node.get_subscriptions_info_by_topic(topic)
+            ends = [f"{end.node_name} {way} {end.qos_profile.reliability.name}"
+                    for way, infos in (("->", publishers), ("<-", subscriptions)) for end in infos]  # fmt: skip
+            lines += [f"{topic}: {', '.join(ends)}"] if topic.startswith(self.namespace) else []
+        return "\n".join(lines)
 
     def collect(self, kind: Any, topic: str, qos: QoSProfile | int = 100) -> list[Any]:
         """A list that grows by every message on the topic."""

@@ -189,8 +189,8 @@ def test_sound_goes_to_the_other_ecosystem_and_comes_back(
         folder=tmp_path / "out",
     )  # fmt: skip
     # What the relay is told goes on at once: whoever is to hear all of it is there before.
-    robot.until(lambda: robot.node.count_subscribers("back") == 2 and robot.node.count_publishers("back"))
-    robot.until(lambda: robot.node.count_publishers("audio_in"))
+    # The reliable subscriptions, which they leave for best-effort ones, may stay in the graph that the middleware shows.
+    robot.until(lambda: robot.node.count_publishers("back") and robot.node.count_publishers("audio_in"))
     robot.until(lambda: _best_effort_subscriptions(robot, "back") == 2)
     robot.start(
         "audio_file", "-r", "audio_in:=there", environment=foreign, path=tmp_path / "tone.wav", chunk=0.08, tail=1.0,
