@@ -49,6 +49,7 @@ TOPICS = {
 }
 VALUES = {
     "model": "checkpoint folder or Hugging Face repo",
+    "adapters": "folder of trained adapters that are put into the model",
     "device": "auto, cpu, cuda, ...",
     "audio_in_type": "messages on audio_in, such as audio_common_msgs/msg/AudioStamped",
     "audio_out_type": "messages on audio_out",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 import re
@@ -15,6 +16,7 @@ from moshivis_ros.cli import main
 from moshivis_ros.errors import ConfigError, MissingDependencyError
 from moshivis_ros.training import dialogues, make_dialogues
 from moshivis_ros.training.dialogues import Item
+from moshivis_ros.training.folder import read
 from moshivis_ros.training.utterances import Utterance, join
 from moshivis_ros.training.voices import EspeakVoice
 
@@ -163,6 +165,21 @@ def test_the_robot_is_left_the_user_right_and_words_are_where_they_sound(
     assert main(["look", str(tmp_path), "--out", str(tmp_path / "page")]) == 0
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "'../one.wav'" in page and exchanges[0].question in page
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("mujoco"), reason="mujoco is not installed")
+def test_what_is_simulated_can_be_trained_with(voice: EspeakVoice, tmp_path: Path) -> None:
+    """Its pictures are seen, answers about them are told from small talk, and questions are there without sound too."""
+    make_dialogues.make(tmp_path / "made", 6, 3, 112, False)
+    data = read([tmp_path / "made"])
+    lines = (tmp_path / "made" / make_dialogues.INDEX).read_text().splitlines()
+    turns = [json.loads(line)["turns"] for line in lines]
+    seen = [[turn for turn in talk if turn["kind"] != "small talk"] for talk in turns]
+    assert [len(dialogue.visual or ()) for dialogue in data.dialogues] == [len(talk) for talk in seen]
+    assert sum(map(len, seen)) < sum(map(len, turns)), "some of it is small talk"
+    assert all(len(dialogue.pictures) == 1 for dialogue in data.dialogues) and len(data.pictures) == 6
+    asked = [(turn["question"], turn["answer"]) for talk in seen for turn in talk]
+    assert [(one.prompt, one.text) for one in data.speechless] == asked
 
 
 def test_who_is_interrupted_falls_silent(voice: EspeakVoice, monkeypatch: pytest.MonkeyPatch) -> None:

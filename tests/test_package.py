@@ -48,6 +48,7 @@ DATA_FLOWS = {
     "frame": {"audio", "vision"},
     "renewal": {"audio"},
     "study": {"evaluation", "training"},
+    "kitchen": {"cli", "data", "evaluation"},
     "data": {"recording", "training"},
     "evaluation": {"hearing", "training"},
     "training": {"conversation", "model", "simulation"},

@@ -98,6 +98,17 @@ def test_a_dialogue(made: Path, prepared: Prepared) -> None:
     assert torch.equal(drawn.pictures[two], torch.stack((red, blue)))
 
 
+def test_text_comes_before_its_sound_by_as_much_as_the_model_has_learned(made: Path, prepared: Prepared) -> None:
+    tokenizer = Tokenizer.load(made / "model", prepared.config)
+    limits = Limits(50, 120, 2, 0.5, ahead=2)
+    drawn = Batches(
+        prepared.config, tokenizer.encode, read([made / "data"]), prepared, 0.0, limits, 0
+    ).draw(0, 12)[0]
+    two = next(row for row in range(12) if drawn.shown[row].max() == 1)
+    assert drawn.tokens[two, 0, 10] not in (0, 3) and (drawn.tokens[two, 0, :9] == 3).all()
+    assert torch.equal(drawn.tokens[two, 1:], prepared.sound(made / "data" / "1.wav"))
+
+
 def test_parts_of_long_dialogues_and_of_many_pictures(made: Path, prepared: Prepared) -> None:
     parts = batches(made, prepared, 0.0, frames=10).draw(0, 40)[0]
     assert parts.tokens.shape[2] == 10
@@ -123,6 +134,10 @@ def test_a_sample_without_sound(made: Path, prepared: Prepared) -> None:
         assert text_of(one, made, 0, ~prompt) in ANSWERS.values()
         begin = int(prompt.sum())
         assert one.tokens[0, 0, begin] == 0 and (one.visual[0] == 1).sum() > 3
+        answer = one.tokens[0, 0, begin:-6]
+        assert (answer != 3).all(), "where a word does not come at once, the end-of-padding token announces it"
+    long = [one for step in range(9) for one in batches(made, prepared, 1.0).draw(step, 3, parts=3)]
+    assert any((one.tokens[0, 0] == 0).sum() > 1 for one in long), "some do not"
 
 
 def test_who_takes_them_does_not_matter(made: Path, prepared: Prepared) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import killed
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 from samples import write_folder
@@ -29,9 +30,16 @@ from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.init import init_checkpoint
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.quantize import StoredWeight, rounded_int8
+from moshivis_ros.model.stream import Stream
+from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.sampling import Sampling
 from moshivis_ros.training import tune
+from moshivis_ros.training.batches import Batches
+from moshivis_ros.training.folder import read
 from moshivis_ros.training.forward import Sight, audio_logits, columns, temporal
+from moshivis_ros.training.hear import speak
 from moshivis_ros.training.learner import Frozen8, Learner, Options, freeze, trained
+from moshivis_ros.training.prepared import Prepared
 from moshivis_ros.training.train import Settings, network_of, train
 
 pytest.importorskip("accelerate")
@@ -245,6 +253,43 @@ def test_lean_is_the_same_network_and_what_is_filled_up_changes_nothing(made: Pa
         assert torch.allclose(*sound, atol=1e-4)
 
 
+def test_what_is_heard_on_the_way_is_what_the_stream_would_say(made: Path, once: Path) -> None:
+    """Frame by frame through the code of the training, or as a conversation: the same tokens."""
+    options = Options.of(settings(made, "once", adapters=str(once)).options)
+    weights, config = tune.checkpoint(options)
+    config = dataclasses.replace(config, text_temperature=0.0, audio_temperature=0.0)
+    prepared = Prepared(made / "cache", weights, config, torch.float32)
+    encode = Tokenizer.load(made / "model", config).encode
+    batches = Batches(config, encode, read(options.data), prepared, 0.5, options.limits, 0)
+    drawn = (batches.spoken(seed) for seed in range(100))
+    batch = next(one for one in drawn if one and (one.shown == 0).all())  # one picture, from the beginning
+    learner = Learner(tune.load(options, weights, config, torch.device("cpu"), torch.float32), options, False)
+    said = speak(learner, batch)
+
+    model = load_model(made / "model", "cpu", torch.float32, adapters=once)
+    stream, prefix = Stream(model), model.image_prefix
+    stream.set_sampling(Sampling(text_temperature=0.0, audio_temperature=0.0))
+    with torch.no_grad():
+        source = prefix.norm_xa(prefix.proj_xa(batch.pictures[:, 0]))
+        stream.set_image(model.llm.transformer.shared_cross_attention.keys_values(source))
+        user = batch.tokens[:, 1 + config.dep_q :]
+        heard = [torch.full_like(user[..., 0], -1), *user.unbind(-1)]
+        out = torch.stack([stream(frame).tokens[0] for frame in heard], 1)
+    late = config.max_delay
+    assert torch.equal(out[:, late:-1], said[:, : -late or None])
+    assert len(set(said[0].tolist())) > 2, "it says something"
+
+
+def test_a_run_leaves_what_it_said(made: Path, once: Path) -> None:
+    (sound,) = (once / "heard").glob("*.wav")
+    pcm, rate = soundfile.read(sound)
+    told = json.loads(sound.with_suffix(".json").read_text())
+    assert rate == 24000 and pcm.shape == (38 * 1920, 2) and pcm[:, 1].std() > 0
+    assert sound.stem == "000008" and told.keys() == {"text", "wanted"} and told["wanted"]
+    assert main(["look", str(once)]) == 0
+    assert "./heard/000008.wav" in (once / "index.html").read_text(encoding="utf-8")
+
+
 def test_learn_decides_what_learns(made: Path) -> None:
     def learning(**more: Any) -> set[str]:
         with torch.device("meta"):
@@ -280,7 +325,7 @@ def test_a_disk_that_cannot_hold_it_is_told_before(made: Path, monkeypatch: pyte
     monkeypatch.setattr(tune.shutil, "disk_usage", lambda _: usage._replace(free=400_000))
     with pytest.raises(OutputError, match="needs 0.0 GB"):
         train(settings(made, "full"))
-    monkeypatch.setattr(tune.shutil, "disk_usage", lambda _: usage._replace(free=700_000))
+    monkeypatch.setattr(tune.shutil, "disk_usage", lambda _: usage._replace(free=2_000_000))
     assert train(dataclasses.replace(settings(made, "full"), steps=1))
 
 

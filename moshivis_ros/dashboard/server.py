@@ -117,7 +117,8 @@ class Server:
     def _check(self, request: web.Request) -> None:
         """No other site's page may act for the user, by its name or by one that leads here."""
         if self._address.token:
-            if not hmac.compare_digest(request.query.get("token", ""), self._address.token):
+            given = request.query.get("token", "")
+            if not hmac.compare_digest(given.encode(), self._address.token.encode()):  # of text: ASCII only
                 raise web.HTTPForbidden(
                     text="the address must end in ?token=..., as the node dashboard says it\n"
                 )

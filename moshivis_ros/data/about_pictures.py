@@ -214,6 +214,8 @@ def _keep(
     spoken = speak(rng, script.exchanges, robot, user)
     image = folder.picture(photo.name, *written.picture)
     folder.speechless(image, script.caption, rng.choice(prompts.SPEECHLESS))
+    first = script.exchanges[0]  # nothing was said before it that one must know
+    folder.question(image, first.question, first.answer)
     turns = [
         {"kind": e.kind, "question": e.question, "answer": e.answer, "interrupted": interrupted}
         for e, interrupted in zip(script.exchanges, spoken.interrupted)

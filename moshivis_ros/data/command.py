@@ -195,7 +195,7 @@ def _made(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _tell(args: argparse.Namespace, folder: SampleFolder) -> None:
-    print(f"{args.folder}: {len(folder.done)} dialogues, {len(folder.captions)} pictures without sound")
+    print(f"{args.folder}: {len(folder.done)} dialogues, {len(folder.captions)} pictures")
     if folder.reasons:
         told = ", ".join(f"{reason} {count}" for reason, count in folder.reasons.most_common())
         print(f"left out: {len(folder.rejected)} ({told})")

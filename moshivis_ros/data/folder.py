@@ -4,7 +4,7 @@ dialogues.jsonl   a line for each sample: {"path", "duration"} as kyutai-labs/mo
                   "image", "kind", "turns"; NAME.wav (left Moshi, right the user) and NAME.json lie beside it
 NAME.json         {"alignments": [[word, [start, end], "SPEAKER_MAIN"], ...], "images": [{"path", "at"}, ...],
                   "visual": [[start, end], ...]}: when Moshi answers about the picture, where that is known
-speechless.jsonl  {"image", "text", "prompt"}: what a picture shows, without sound
+speechless.jsonl  {"image", "text", "prompt"}: what a picture shows, and questions about it, without sound
 rejected.log      {"name", "reason"} for each that could not be made
 made.json         what it is made of: another run with something else is refused
 """
@@ -66,7 +66,11 @@ class SampleFolder:
             file.unlink()
         self.done = {Path(line["path"]).stem for line in self._lines(INDEX)}
         self.rejected = {line["name"]: line["reason"] for line in self._lines(REJECTED)}
-        self.captions = {Path(line["image"]).stem: str(line["text"]) for line in self._lines(SPEECHLESS)}
+        self.captions: dict[str, str] = {}
+        self._questions: set[tuple[str, str]] = set()  # pictures and prompts of the samples without sound
+        for line in self._lines(SPEECHLESS):
+            self.captions.setdefault(Path(line["image"]).stem, str(line["text"]))  # the first is the caption
+            self._questions.add((line["image"], line["prompt"]))
 
     def __enter__(self) -> SampleFolder:
         return self
@@ -101,6 +105,12 @@ class SampleFolder:
         """What a picture shows, once for each picture."""
         if Path(image).stem not in self.captions:
             self.captions[Path(image).stem] = text
+            self.question(image, prompt, text)
+
+    def question(self, image: str, prompt: str, text: str) -> None:
+        """A question about a picture whose caption is there, and its answer, once."""
+        if (image, prompt) not in self._questions:
+            self._questions.add((image, prompt))
             self._add(SPEECHLESS, {"image": image, "text": text, "prompt": prompt})
 
     def add(

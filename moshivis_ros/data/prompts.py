@@ -83,13 +83,13 @@ KINDS = {
 }  # fmt: skip
 COMB = "COMB"  # a general question, and then a mixture of the others
 NAMES = (*KINDS, COMB)
-SPEECHLESS = (
+SPEECHLESS = (  # in words that the miniature has, too
     "What do you see?",
     "Describe the picture.",
-    "What is in front of you?",
-    "Tell me what this shows.",
-    "What are you looking at?",
-    "Can you say what is there?",
+    "What is in the picture?",
+    "Tell me what you see.",
+    "Please tell me about the picture.",
+    "Describe what you see.",
 )
 
 

@@ -82,8 +82,8 @@ class Examination:
         self.pictures, self.tokens = pictures, tokens
         self.form, self.library = form, library
 
-    def ask(self, asked: list[tuple[Exchange, int]], blind: bool = True) -> Result:
-        """All questions once with their pictures and, ``blind``, once with those of others."""
+    def ask(self, asked: list[tuple[Exchange, int]], blind: bool = True, things: Sequence[str] = dialogues.KINDS) -> Result:
+        """All questions with their pictures and, ``blind``, with those of others; ``things`` as in score()."""
         result = Result(defaultdict(list), defaultdict(list), [])
         others = list(range(len(asked)))
         random.Random(self.seed).shuffle(others)
@@ -92,7 +92,7 @@ class Examination:
                 break
             talks = [[Turn(exchange, self.tokens[asked[k][1]])] for (exchange, _), k in zip(asked, order)]
             for (exchange, _), (reply,) in zip(asked, self._converse(talks)):
-                scores[exchange.kind].append(score(exchange, reply.text))
+                scores[exchange.kind].append(score(exchange, reply.text, things))
                 if scores is result.scores:
                     result.replies.append((exchange, reply))
         return result

@@ -32,7 +32,7 @@ def page(folder: Path, out: Path, args: argparse.Namespace) -> str:
     if (folder / INDEX).is_file():
         body = _dialogues(folder, os.path.relpath(folder, out), args.most)
     elif (folder / look_training.LOG).is_file():
-        body = look_training.body(folder)
+        body = look_training.body(folder, os.path.relpath(folder, out))
     elif (folder / ModelConfig.load(folder).model).is_file():
         body = look_checkpoint.body(folder, out, Path(args.pictures), args.questions)
     else:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import yaml
 
 from moshivis_ros.errors import ConfigError
+from moshivis_ros.training.hear import FOLDER
 
 LOG = "log.jsonl"
 STYLE = """.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(17em,1fr));gap:1.2em 2em}
@@ -21,8 +22,10 @@ pre{color:#555;font-size:13px}.ends{font-size:11px;display:flex;justify-content:
 _WIDTH, _HEIGHT = 300, 110
 
 
-def body(folder: Path) -> str:
-    """HTML of the stage whose out folder this is. Raises ConfigError for a log that says nothing."""
+def body(folder: Path, place: str) -> str:
+    """HTML of the stage whose out folder this is; ``place``: of the folder, as seen from the page. Raises ConfigError for a
+    log that says nothing.
+    """
     try:
         lines: list[dict[str, float]] = []
         for text in (folder / LOG).read_text(encoding="utf-8").splitlines():
@@ -50,8 +53,21 @@ def body(folder: Path) -> str:
     )
     return (
         f"<p>{progress}.</p><p><small>Thin: as logged; thick: its moving average. The highest 3 % may leave the chart."
-        f"</small></p><div class=charts>{charts}</div><h2>Settings</h2><pre>{html.escape(settings)}</pre>"
+        f"</small></p><div class=charts>{charts}</div>{_heard(folder, place)}<h2>Settings</h2><pre>{html.escape(settings)}</pre>"
     )
+
+
+def _heard(folder: Path, place: str) -> str:
+    """What it said on the way, the last first."""
+    rows = []
+    for file in sorted((folder / FOLDER).glob("*.json"), reverse=True):
+        told = json.loads(file.read_text(encoding="utf-8"))
+        sound = html.escape(f"{place}/{FOLDER}/{file.stem}.wav", quote=True)
+        rows.append(
+            f"<p><b>Step {int(file.stem):,}</b>: {html.escape(told['text'])} <small>wanted: {html.escape(told['wanted'])}"
+            f"</small></p><audio controls preload=none src='{sound}'></audio>"
+        )
+    return f"<h2>Heard</h2><p>Left the model, right the user.</p>{''.join(rows)}" if rows else ""
 
 
 def _chart(name: str, lines: list[dict[str, float]]) -> str:

@@ -27,11 +27,12 @@ class Score:
     said: int = 0
 
 
-def score(exchange: Exchange, text: str) -> Score:
+def score(exchange: Exchange, text: str, things: Sequence[str] = KINDS) -> Score:
+    """``things``: the kinds that the model has words for."""
     words = text.lower().replace(",", " ").replace(".", " ").replace("?", " ").split()
     exact = text == exchange.answer
     if exchange.kind in dialogues.DESCRIPTIONS:
-        wanted, said = list(exchange.keys), _things(words)
+        wanted, said = list(exchange.keys), _things(words, things)
         left, hits = list(said), 0
         for name in wanted:
             if name in left:
@@ -40,22 +41,22 @@ def score(exchange: Exchange, text: str) -> Score:
         return Score(not left and hits == len(wanted), exact, hits / len(wanted), len(left), len(said))
     if exchange.kind == "small talk":
         return Score(exact, exact)
-    others = _alternatives(exchange)
+    others = _alternatives(exchange, things)
     right = all(key in words for key in exchange.keys) and not any(word in words for word in others)
     return Score(right, exact)
 
 
-def _things(words: list[str]) -> list[str]:
+def _things(words: list[str], kinds: Sequence[str]) -> list[str]:
     """What a description names: "red ball", or "nothing"."""
-    pairs = [f"{a} {b}" for a, b in zip(words, words[1:]) if a in COLOURS and b in KINDS]
+    pairs = [f"{a} {b}" for a, b in zip(words, words[1:]) if a in COLOURS and b in kinds]
     return pairs or (["nothing"] if "nothing" in words else [])
 
 
-def _alternatives(exchange: Exchange) -> set[str]:
+def _alternatives(exchange: Exchange, things: Sequence[str]) -> set[str]:
     """Words that would make another answer of it."""
     families: dict[str, Sequence[str]] = {
         "colour": (*COLOURS, *(("yes", "no") if len(exchange.keys) > 1 else ())),
-        "thing": KINDS,
+        "thing": things,
         "place": [place.split()[-1] for place in dialogues.PLACES],
         "number": dialogues.NUMBERS,
         "presence": ("yes", "no"),

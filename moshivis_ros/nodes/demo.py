@@ -99,6 +99,7 @@ def _options(args: list[str] | None) -> argparse.Namespace:
         default="builtin",
         help="checkpoint folder or Hugging Face repo (default: the miniature of the package)",
     )
+    parser.add_argument("--adapters", default="", help="folder of `moshivis train`, put into the model")
     parser.add_argument("--device", type=arguments.device, default="auto", help="auto, cpu, cuda, ...")
     parser.add_argument("--audio", type=Path, help="a recorded question (default: one of the project's own)")
     parser.add_argument(
@@ -144,7 +145,9 @@ def _talk(options: argparse.Namespace, stack: ExitStack) -> None:
     screen = Screen()
     node = Demo(screen)
     stack.callback(node.destroy_node)
-    talk = stack.enter_context(running(screen, "talk", model=model, device=options.device))
+    talk = stack.enter_context(
+        running(screen, "talk", model=model, adapters=options.adapters, device=options.device)
+    )
     bag = options.out / time.strftime("bag_%Y-%m-%d_%H-%M-%S")
     recorder = stack.enter_context(running(screen, "recorder", folder=str(bag)))
     nodes = {"talk": talk, "recorder": recorder}

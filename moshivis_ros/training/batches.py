@@ -2,7 +2,8 @@
 
 A dialogue becomes the 17 streams of the model: a word's pieces stand in the text stream from the frame in which it begins,
 after the end-of-padding token where there was padding. A sample without sound holds no token (-1) in any audio stream; its
-prompt stands in the text stream, one piece a frame and without loss; the end-of-padding token begins the answer.
+prompt stands in the text stream, one piece a frame and without loss; the end-of-padding token begins the answer, and follows
+a word wherever the next one does not come at once.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from moshivis_ros.training.prepared import Prepared
 NOTHING = -1
 RATE = SAMPLE_RATE / FRAME_SIZE  # frames a second
 TAIL = 6  # frames of silence after an answer without sound
-BREAK = 0.3  # share of the words of an answer without sound after which a frame is left free
+BREAK = 0.3  # share of the words of an answer without sound before which a frame is left free
 
 
 class Sample(NamedTuple):
@@ -54,14 +55,24 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         return Batch(*(part.to(device, non_blocking=True) for part in self))
 
+    def until(self, frames: int) -> Batch:
+        """The beginning of every sample."""
+        weight, shown, visual = (each[:, :frames] for each in (self.weight, self.shown, self.visual))
+        tokens = self.tokens[..., :frames]
+        heard = (tokens[:, 1] != NOTHING).flatten().nonzero()[:, 0]
+        return self._replace(tokens=tokens, weight=weight, shown=shown, visual=visual, heard=heard)
+
 
 class Limits(NamedTuple):
-    """Of a sample: frames of a dialogue and of one without sound, pictures; and the weight of padding in the text loss."""
+    """Of a sample: frames of a dialogue and of one without sound, pictures; the weight of padding in the text loss; and by how
+    many frames a word's text comes before its sound.
+    """
 
     spoken: int
     speechless: int
     pictures: int
     padding: float
+    ahead: int = 0
 
 
 class Batches:
@@ -116,6 +127,15 @@ class Batches:
         if rng.random() < self.share:
             written = self._written(rng, rng.choice(self.data.speechless))
             return len(written.weight), lambda: written
+        return self._dialogue(rng)
+
+    def spoken(self, seed: int) -> Batch | None:
+        """One part of a dialogue, the same for the same seed; None where all samples are without sound."""
+        if not self.data.dialogues:
+            return None
+        return self._batch([self._dialogue(random.Random(seed))[1]()])
+
+    def _dialogue(self, rng: random.Random) -> tuple[int, Callable[[], Sample]]:
         dialogue = rng.choice(self.data.dialogues)
         total = dialogue.frames
         start = rng.randrange(max(1, total - self.limits.spoken + 1))
@@ -133,9 +153,10 @@ class Batches:
         pieces = [config.padding_token_id] * begin
         pieces[1 : 1 + len(prompt)] = prompt
         pieces[-1] = config.end_of_text_padding_id
-        for word in sample.text.split():
+        for number, word in enumerate(sample.text.split()):
+            if number and rng.random() < BREAK:
+                pieces.append(config.end_of_text_padding_id)
             pieces += self.encode(word)
-            pieces += [config.padding_token_id] * (rng.random() < BREAK)
         end = len(pieces)
         pieces += [config.padding_token_id] * TAIL
         if len(pieces) > self.limits.speechless:
@@ -178,7 +199,7 @@ class Batches:
         free = 0
         for word, (start, _) in dialogue.words:
             pieces = self.encode(word)
-            at = max(free, int(start * RATE))
+            at = max(free, int(start * RATE) - self.limits.ahead)
             pieces = pieces[: max(0, frames - at)]
             if at > free and pieces:
                 text[at - 1] = self.config.end_of_text_padding_id

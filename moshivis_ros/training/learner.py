@@ -25,6 +25,7 @@ from moshivis_ros.model.schema import Range
 from moshivis_ros.training.batches import NOTHING, RATE, Batch, Limits
 from moshivis_ros.training.forward import Sight, audio_logits, columns, targets, temporal
 
+BYTES_PER_SECOND = 48_000  # of one voice
 Weight = Annotated[float, Range(0, 1000)]
 # What a step is summed up to: losses of text and own sound, gates outside and inside of answers about a picture, losses of
 # words by form.
@@ -48,13 +49,15 @@ class Options:
     seconds: Annotated[float, Range(0.5, 240)] = 30.0  # of a spoken sample; of longer ones a part is drawn
     speechless_frames: Size = 256
     pictures: Annotated[int, Range(1, 16)] = 2  # of a spoken sample
+    text_ahead: Annotated[int, Range(0, 25)] = 0  # frames of a word's text before its sound, as the model has learned it
     speechless: Share = 0.5  # share of the samples that are written
     text_weight: Weight = 1.0
-    audio_weight: Weight = 1.0
+    audio_weight: Weight = 1.0  # 0: the own voice is not even computed
     padding_weight: Weight = 0.5  # of padding in the text loss, against words
     first_codebook: Weight = 1.0  # weight of codebook 1 against each of the others
     gate_weight: Weight = 0.0  # of the gates outside answers about a picture: looking costs
     gate_scale: Weight = 1.0  # learning rate of the gates against that of the rest
+    hear_every: Size = 500  # steps after which a sample is written that can be heard
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Options:
@@ -72,9 +75,15 @@ class Options:
             raise ConfigError("options of the stage adapters: " + "; ".join(problems))
         return options
 
+    def heard_bytes(self, steps: int) -> int:
+        """Of the samples that can be heard, at most."""
+        return round((steps // self.hear_every + 1) * self.seconds * 2 * BYTES_PER_SECOND)
+
     @property
     def limits(self) -> Limits:
-        return Limits(round(self.seconds * RATE), self.speechless_frames, self.pictures, self.padding_weight)
+        return Limits(
+            round(self.seconds * RATE), self.speechless_frames, self.pictures, self.padding_weight, self.text_ahead
+        )
 
 
 class Frozen8(nn.Linear):
@@ -220,7 +229,7 @@ class Learner(nn.Module):
     def counts(self, batch: Batch) -> Tensor:
         """What the SUMS of the batch are means over, once divided: [SUMS] float64."""
         words = batch.weight * (batch.weight >= 1)
-        heard = torch.tensor(len(batch.heard))
+        heard = torch.tensor(len(batch.heard) if self.options.audio_weight else 0)
         inside = [(batch.visual == which).sum() for which in (0, 1)]
         forms = [(words.T * rows).sum() for rows in (~batch.spoken, batch.spoken)]
         return torch.stack([batch.weight.sum(), heard, *inside, *forms]).double()
@@ -233,7 +242,7 @@ class Learner(nn.Module):
 
     def _sums(self, batch: Batch) -> Tensor:
         config, tokens = self.model.config, batch.tokens
-        out = temporal(self.model, columns(tokens, config), self._sight(batch), lean=True)
+        out = temporal(self.model, columns(tokens, config), self.sight(batch), lean=True)
         each = F.cross_entropy(
             out.text_logits.float().flatten(0, 1), tokens[:, 0].flatten(), reduction="none"
         )
@@ -247,7 +256,7 @@ class Learner(nn.Module):
 
     def _audio(self, batch: Batch, hidden: Tensor) -> Tensor:
         own, heard = self.model.config.dep_q, batch.heard
-        if not len(heard):
+        if not len(heard) or not self.options.audio_weight:
             return hidden.new_zeros((), dtype=torch.float32)
         wanted = targets(batch.tokens, self.model.config)[:, 1:].transpose(1, 2)
         wanted = wanted.flatten(0, 1)[heard]  # [M, dep_q]
@@ -261,7 +270,8 @@ class Learner(nn.Module):
         importance[0] = self.options.first_codebook
         return (losses.view_as(wanted) * importance).sum() / importance.sum()
 
-    def _sight(self, batch: Batch) -> Sight:
+    def sight(self, batch: Batch) -> Sight:
+        """The pictures that are seen, and when."""
         prefix, transformer = self.model.image_prefix, self.model.llm.transformer
         slots, patches = batch.pictures.shape[1:3]
         pictures = batch.pictures.flatten(1, 2)

@@ -3,7 +3,7 @@
 In the convention of kyutai-labs/moshi-finetune: stereo wav (left the model, right the user), beside it a JSON file
 with `alignments` [[word, [start, end], "SPEAKER_MAIN"], ...] of the model's words, and a .jsonl index of {"path",
 "duration"}; here also {"image", "view", "turns"}. Where a turn is "interrupted", the user speaks into the answer and the
-model falls silent.
+model falls silent. Every question about the picture is also a sample without sound, so that it is as folder.py reads it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.progress import track
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.training import speakers
 from moshivis_ros.training.dialogues import Exchange, View, dialogue
-from moshivis_ros.training.folder import MAIN
+from moshivis_ros.training.folder import MAIN, SPEECHLESS
 from moshivis_ros.training.pictures import pictures
 from moshivis_ros.training.voices import SAMPLE_RATE, Sound, Speech, Voice, Word
 
@@ -109,7 +109,13 @@ def write(
     alignments = [
         [w.text, [round(w.start, 3), round(w.end, 3)], who] for who, w in spoken.words if who == MAIN
     ]
-    (folder / f"{name}.json").write_text(json.dumps({"alignments": alignments}), encoding="utf-8")
+    visual = [
+        [round(start, 3), round(end, 3)]
+        for exchange, (start, end) in zip(exchanges, spoken.answers)
+        if exchange.seen
+    ]
+    beside = {"alignments": alignments, "images": [{"path": f"{name}.png", "at": 0.0}], "visual": visual}
+    (folder / f"{name}.json").write_text(json.dumps(beside), encoding="utf-8")
     cv2.imwrite(str(folder / f"{name}.png"), pixels[..., ::-1])
     return {
         "path": f"{name}.wav",
@@ -129,7 +135,10 @@ def make(folder: Path, count: int, seed: int, size: int, held_out: bool) -> None
         raise ConfigError(f"{folder} is not empty: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     source = pictures(seed, size, 14)
-    with (folder / INDEX).open("w", encoding="utf-8") as index:
+    with (
+        (folder / INDEX).open("w", encoding="utf-8") as index,
+        (folder / SPEECHLESS).open("w", encoding="utf-8") as speechless,
+    ):
         for k in track(range(count), "dialogues"):
             rng = random.Random(f"dialogue {seed} {k}")
             picture = next(source)
@@ -137,3 +146,7 @@ def make(folder: Path, count: int, seed: int, size: int, held_out: bool) -> None
             spoken = speak(rng, exchanges, speakers.ROBOT, speakers.user(rng, held_out))
             line = write(folder, f"{k:06}", spoken, picture.pixels, picture.view, exchanges)
             index.write(json.dumps(line) + "\n")
+            for one in exchanges:
+                if one.seen:
+                    sample = {"image": line["image"], "prompt": one.question, "text": one.answer}
+                    speechless.write(json.dumps(sample) + "\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ _SIZES = {
     "box": ((0.20, 0.27), (0.18, 0.30)),
     "bottle": ((0.13, 0.16), (0.38, 0.48)),
     "cup": ((0.18, 0.22), (0.18, 0.24)),
+    "robot": ((0.22, 0.27), (0.34, 0.42)),  # which the miniature never sees: moshivis_ros/kitchen
 }
 _APART = 0.31  # metres, sideways, so that nothing hides behind something
 _EDGES = (0.37, 0.63)  # shares of the width where left, middle and right meet
@@ -50,25 +51,26 @@ class Picture:
     centres: tuple[tuple[int, int], ...]
 
 
-def pictures(seed: int, size: int, patch: int) -> Iterator[Picture]:
-    """Endless different pictures."""
+def pictures(seed: int, size: int, patch: int, kinds: Sequence[str] = KINDS) -> Iterator[Picture]:
+    """Endless different pictures of things of these kinds."""
     rng = random.Random(f"pictures {seed}")
     grid = size // patch
     while True:
-        room = _room(rng)
+        room = _room(rng, kinds)
         renderer = _QuickRenderer(room, WIDTH, HEIGHT)
         with renderer:
             for _ in range(_HALF_LIVES):
-                scene, shown = arrange(rng, room)
+                scene, shown = arrange(rng, room, kinds)
                 picture = _look(renderer, scene, shown, size, grid)
                 if picture is not None:
                     yield picture
 
 
-def _room(rng: random.Random) -> Scene:
+def _room(rng: random.Random, kinds: Sequence[str]) -> Scene:
     """A room, a table and a stock of things in different sizes, none of them visible yet."""
     stock = []
-    for kind, (widths, heights) in _SIZES.items():
+    for kind in kinds:
+        widths, heights = _SIZES[kind]
         for k in range(MAX_THINGS):
             width = rng.uniform(*widths)
             height = width if kind == "ball" else rng.uniform(*heights)
@@ -95,7 +97,9 @@ def _room(rng: random.Random) -> Scene:
     )
 
 
-def arrange(rng: random.Random, room: Scene) -> tuple[Scene, tuple[Thing, ...]]:
+def arrange(
+    rng: random.Random, room: Scene, kinds: Sequence[str] = KINDS
+) -> tuple[Scene, tuple[Thing, ...]]:
     """A scene in ``room``, and the things that are on the table."""
     robot = Robot(
         Pose(rng.uniform(-1.55, -1.3), rng.uniform(-0.12, 0.12), yaw=rng.uniform(-0.06, 0.06)),
@@ -114,14 +118,14 @@ def arrange(rng: random.Random, room: Scene) -> tuple[Scene, tuple[Thing, ...]]:
             elif rng.random() < 0.1:
                 places = []
     same = rng.random() < 0.4  # otherwise two or three of a kind would be rare
-    kinds = [rng.choice(KINDS)] * count if same else rng.choices(KINDS, k=count)
+    chosen = [rng.choice(kinds)] * count if same else rng.choices(kinds, k=count)
     if same and count and rng.random() < 0.5:
-        kinds[rng.randrange(count)] = rng.choice(KINDS)
-    stock = {kind: [t for t in room.things if t.name.startswith(kind + " ")] for kind in KINDS}
+        chosen[rng.randrange(count)] = rng.choice(kinds)
+    stock = {kind: [t for t in room.things if t.name.startswith(kind + " ")] for kind in kinds}
     for things in stock.values():
         rng.shuffle(things)
     shown = []
-    for kind, y in zip(kinds, places):
+    for kind, y in zip(chosen, places):
         thing = stock[kind].pop()
         pose = Pose(rng.uniform(-0.18, 0.18), y, TABLE + thing.size[2] / 2, yaw=rng.uniform(-0.6, 0.6))
         shown.append(replace(thing, colour=rng.choice(COLOURS), pose=pose, visible=True))

@@ -35,6 +35,7 @@ from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.model.weights import load_into, stored_type, unfilled
 from moshivis_ros.training.batches import Batches
 from moshivis_ros.training.folder import read
+from moshivis_ros.training.hear import Ear
 from moshivis_ros.training.learner import SUMS, Learner, Options, describe, freeze, shrinker, trained
 from moshivis_ros.training.prepared import Prepared
 from moshivis_ros.training.train import Bar, Settings, plain, rate_at, resume, save
@@ -65,7 +66,8 @@ def tune(settings: Settings) -> bool:
     )
     sounds = [dialogue.sound for dialogue in data.dialogues]
     if accelerator.is_local_main_process:
-        _check_room(out, prepared, prepared.absent(data.pictures), _state_bytes(config, options))
+        lasting = 2 * _state_bytes(config, options) + options.heard_bytes(settings.steps)
+        _check_room(out, lasting, prepared, prepared.absent(data.pictures))
     prepared.prepare(data.pictures[rank::each], sounds[rank::each], accelerator.device)
     accelerator.wait_for_everyone()
     model = load(options, weights, config, accelerator.device, dtype)
@@ -87,7 +89,8 @@ def tune(settings: Settings) -> bool:
     if accelerator.is_main_process:
         (out / "settings.yaml").write_text(yaml.safe_dump(plain(settings)), encoding="utf-8")
         print(describe(model), flush=True)
-    run = _Run(settings, options, accelerator, network, learner, optimizer, batches, out)
+    ear = Ear(out, weights, config, tokenizer)
+    run = _Run(settings, options, accelerator, network, learner, optimizer, batches, ear, out)
     step = run.steps(step, spent)
     if step < settings.steps:
         return False
@@ -146,10 +149,12 @@ class _Run:
         learner: Learner,
         optimizer: torch.optim.Optimizer,
         batches: Batches,
+        ear: Ear,
         out: Path,
     ) -> None:
         self.settings, self.options, self.accelerator, self.out = settings, options, accelerator, out
         self.network, self.learner, self.optimizer, self.batches = network, learner, optimizer, batches
+        self.ear = ear
         self.world = accelerator.num_processes
         self.samples = options.batch * options.accumulate * self.world  # of a step
         self.learning = {name: p for name, p in learner.named_parameters() if p.requires_grad}
@@ -189,6 +194,8 @@ class _Run:
                 if main and (now - saved > settings.save_every or last):
                     save(self.out, self.learning, self.optimizer, step, spent + now - start)
                     saved = now
+                if main and (step % self.options.hear_every == 0 or step == settings.steps):
+                    self._hear(step)
                 if over:
                     break
         if board is not None:
@@ -198,6 +205,10 @@ class _Run:
     def _draw(self, step: int) -> list[Any]:
         rank, parts = self.accelerator.process_index, self.options.accumulate
         return self.batches.draw(step, self.samples, rank, self.world, parts)
+
+    def _hear(self, step: int) -> None:
+        if (batch := self.batches.spoken(self.settings.seed)) is not None:
+            self.ear.hear(self.learner, batch.to(self.accelerator.device), step)
 
     def _step(self, step: int, mine: list[Any], late: bool) -> tuple[dict[str, Tensor], bool]:
         """The losses of the whole step; and whether it is the last, for any of the processes is late."""
@@ -232,10 +243,12 @@ def _state_bytes(config: ModelConfig, options: Options) -> int:
     return 12 * sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def _check_room(out: Path, prepared: Prepared, pictures: int, state: int) -> None:
-    """Raise OutputError where the disks do not hold what will be written: the pictures, and a state beside the one before."""
+def _check_room(out: Path, lasting: int, prepared: Prepared, pictures: int) -> None:
+    """Raise OutputError where the disks do not hold what will be written, in bytes: in ``out`` a state beside the one before
+    and what can be heard, and the pictures.
+    """
     needed: dict[int, tuple[Path, int]] = {}
-    for folder, size in ((out, 2 * state), (prepared.folder, pictures)):
+    for folder, size in ((out, lasting), (prepared.folder, pictures)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -110,7 +110,7 @@ async def statuses(page: str, certificate: bool = False) -> dict[str, int]:
     ways = {
         "as told": (query, {}),
         "without token": ("", {}),
-        "wrong token": ("token=wrong", {}),
+        "wrong token": ("token=s%C3%A9same", {}),
         "another site's page": (query, {"Origin": "https://example.org"}),
         "a name that leads here": (query, {"Host": "example.org"}),
     }
