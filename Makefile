@@ -57,9 +57,6 @@ builtin: .venv/built  ## train the miniature from nothing (hours; goes on where 
 	@$(run) python -m moshivis_ros.training.assemble $(trained)/checkpoint --model $(configs)/builtin --lm $(trained)/lm_last --codec $(trained)/codec
 	@$(run) moshivis eval $(trained)/checkpoint --least 75 --recogniser $(trained)/recogniser.safetensors --write docs/builtin_scores.md
 
-kitchen: .venv/built  ## the miniature learns a thing that it never saw, from pictures with captions, in build/kitchen (about 20 minutes)
-	@$(run) python -m moshivis_ros.kitchen
-
 clean:  ## remove what was built, and .venv
 	rm -rf .venv build log
 

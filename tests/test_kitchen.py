@@ -17,6 +17,7 @@ from moshivis_ros.kitchen import endpoint, questions
 from moshivis_ros.model.checkpoint import resolve
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.tokenizer import Tokenizer
+from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Exchange, Item
 from moshivis_ros.training.folder import read
 
@@ -25,8 +26,9 @@ VIEW = (Item("robot", "orange", "on the left"), Item("ball", "blue", "in the mid
 
 @pytest.mark.parametrize("view", [VIEW, VIEW[1:2], ()], ids=["three", "one", "nothing"])
 def test_a_caption_tells_all_of_a_picture(view: tuple[Item, ...]) -> None:
-    assert questions.understood(questions.caption(view)) == view
-    assert questions.understood(prompts.robot(prompts.KINDS["PROP"], questions.caption(view))) == view
+    things = [(item.kind, item.colour) for item in view]
+    told = prompts.robot(prompts.KINDS["PROP"], dialogues.description(view))
+    assert [(item.kind, item.colour) for item in questions.understood(told)] == things
 
 
 def test_questions_about_what_is_not_there_are_answered_so() -> None:

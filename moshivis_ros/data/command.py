@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--parallel", type=arguments.whole(1, 2**31), default=8, help="requests at a time (%(default)s)"
     )
     real.add_argument(
-        "--voice", default="espeak", help="the robot's: espeak, espeak:NAME, piper:FILE, command:LINE"
+        "--voice", default="espeak", help="the robot's: espeak, espeak:NAME, miniature, piper:FILE, command:LINE"
     )
     real.add_argument("--user-voice", nargs="+", default=["espeak"], help="the same; drawn for each dialogue")
     real.add_argument(

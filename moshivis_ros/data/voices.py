@@ -1,6 +1,7 @@
 """Voices by their names on the command line, all with the `say` of training.voices.Voice.
 
 espeak            the robot's voice of the miniature; as a user's, another of eleven in each dialogue, at another rate and pitch
+miniature         the robot's voice as the miniature has learned it, with a pause between the things that it names
 espeak:NAME       one of espeak-ng's (`espeak-ng --voices`)
 piper:FILE        a voice of Piper (FILE.onnx and FILE.onnx.json); FILE#3 its third speaker, FILE of many another each time
 command:LINE      any program: {text} and {out} (a WAV file to write) in it are filled in; without {text} it reads the text,
@@ -48,6 +49,8 @@ def voice(name: str, user: bool) -> Callable[[random.Random], Voice]:
         if what:
             return lambda rng: EspeakVoice(what)
         return speakers.user if user else (lambda rng: speakers.ROBOT)
+    if name == "miniature":
+        return lambda rng: speakers.InParts()
     if kind == "piper" and what:
         file, _, number = what.partition("#")
         if number and not number.isdecimal():
@@ -61,7 +64,7 @@ def voice(name: str, user: bool) -> Callable[[random.Random], Voice]:
         except ValueError as error:
             raise ConfigError(f"{name}: not a command line ({error})") from error
         return lambda rng: CommandVoice(words)
-    raise ConfigError(f"{name}: no voice; give espeak, espeak:NAME, piper:FILE or command:LINE")
+    raise ConfigError(f"{name}: no voice; give espeak, espeak:NAME, miniature, piper:FILE or command:LINE")
 
 
 @dataclass(frozen=True)

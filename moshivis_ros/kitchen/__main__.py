@@ -21,6 +21,7 @@ from moshivis_ros.errors import CheckpointError, MoshiVisError
 from moshivis_ros.kitchen import endpoint, exam, questions
 from moshivis_ros.model.checkpoint import resolve
 from moshivis_ros.model.config import ModelConfig
+from moshivis_ros.training import dialogues
 
 CONFIG = Path(__file__).parents[1] / "training" / "configs" / "adapters_miniature.yaml"
 PHOTOS, DIALOGUES = "photos", "dialogues"
@@ -39,7 +40,7 @@ def photograph(folder: Path, count: int, config: ModelConfig) -> None:
     lines = []
     for k, picture in enumerate(exam.drawn(1, count, config, WITH_ROBOT)):
         cv2.imwrite(str(folder / f"{k:04}.png"), picture.pixels[..., ::-1])
-        lines.append(json.dumps({"file_name": f"{k:04}.png", "caption": questions.caption(picture.view)}))
+        lines.append(json.dumps({"file_name": f"{k:04}.png", "caption": dialogues.description(picture.view)}))
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     with endpoint.serve() as url:
         moshivis(
             "make-dialogues", str(learned), "--images", str(photos), "--endpoint", url, "--model", "templates",
-            "--each", str(args.each), "--kinds", *endpoint.KINDS,
+            "--each", str(args.each), "--kinds", *endpoint.KINDS, "--voice", "miniature",
         )  # fmt: skip
     if not (others / "dialogues.jsonl").is_file():
         moshivis("make-dialogues", str(others), "--count", str(args.others), "--seed", "2")

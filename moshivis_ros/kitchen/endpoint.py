@@ -1,6 +1,6 @@
 """A language model of templates behind OpenAI's chat completions: it plays the two who talk about a picture.
 
-It understands our own captions only (questions.caption), and says nothing but what the miniature has words for. Whoever wants
+It understands our own captions only (questions.understood), and says nothing but what the miniature has words for. Whoever wants
 to try `moshivis make-dialogues` without a model can ask it as well.
 """
 
@@ -19,10 +19,9 @@ from moshivis_ros.kitchen import questions
 from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Exchange
 
-KINDS = ("PROP", "LOC", "NUM", "LEAD1", prompts.COMB)  # that it can play
+KINDS = ("PROP", "NUM", "LEAD1", prompts.COMB)  # that it can play: no caption says where something is
 _ASKS = {  # of the paper's kinds -> ours
     "PROP": ("colour", "thing"),
-    "LOC": ("place", "teacher"),
     "NUM": ("number", "presence"),
     "LEAD1": ("misleading", "presence"),
 }
@@ -40,7 +39,7 @@ class Templates:
         told, lines = str(messages[0]["content"]), [str(m["content"]) for m in messages[1:]]
         asks = told.startswith((prompts.FRIEND, _CHANGES))
         elsewhere = told.startswith((_CHANGES, prompts.SWITCHED))  # the subject is no longer the picture
-        about = "" if elsewhere else questions.caption(questions.understood(told))
+        about = "" if elsewhere else dialogues.description(questions.understood(told))
         if asks:
             exchange = self._asked(random.Random(json.dumps(messages)), told, lines[1:], about)
             self._answers[about, exchange.question] = exchange.answer
@@ -57,7 +56,7 @@ class Templates:
             if exchange and not filters.problem(exchange.question, True, lines[::2]):
                 if not filters.problem(exchange.answer, True, lines[1::2]):
                     return exchange
-            wanted = questions.ABOUT_IT if rng.random() < 0.1 else wanted
+            wanted = ("describe", "presence", "number", "colour") if rng.random() < 0.1 else wanted
         return dialogues.describe(rng, view, held_out=False)
 
 

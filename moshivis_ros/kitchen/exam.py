@@ -70,7 +70,7 @@ def examine(model_name: str, adapters: str | None, per_kind: int) -> Result:
     asked = list(_about_robots(new, per_kind))
     usual = usual_questions(random.Random(SEED), old, per_kind, dialogues.QUESTIONS)
     texts = sorted({exchange.question for exchange, _ in (*asked, *usual)})
-    library = utterances.build(mimi, dict.fromkeys(texts, 1), {}, SEED, held_out=True)
+    library = utterances.build(mimi, dict.fromkeys(texts, 3), {}, SEED, held_out=True)
     results: list[Scores] = []
     for pool, wanted in ((new, asked), (old, usual)):
         tokens = look(model, pool)

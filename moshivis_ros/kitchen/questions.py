@@ -16,7 +16,7 @@ from moshivis_ros.training.phrasings import COLOUR, IS_IT, PLACE, PRESENCE
 NEW = "robot"
 THINGS = (*KINDS, NEW)
 ABOUT_IT = ("colour", "thing", "place", "presence", "misleading", "describe", "teacher")
-_CAPTION = re.compile(rf"an? ({'|'.join(COLOURS)}) ({'|'.join(THINGS)}) ({'|'.join(dialogues.PLACES)})")
+_CAPTION = re.compile(rf"an? ({'|'.join(COLOURS)}) ({'|'.join(THINGS)})")
 
 
 def draw(rng: random.Random, kind: str, view: View, held_out: bool) -> Exchange | None:
@@ -36,17 +36,9 @@ def about_it(exchange: Exchange) -> bool:
     return NEW in re.findall(r"\w+", f"{exchange.question} {exchange.answer}")
 
 
-def caption(view: View) -> str:
-    """What there is, and where: "I see a red robot on the left and a blue ball in the middle." """
-    if not view:
-        return dialogues.description(view)
-    names = [f"{item} {item.place}" for item in view]
-    return f"I see {', '.join(names[:-1]) + ' and ' if names[1:] else ''}{names[-1]}."
-
-
 def understood(caption: str) -> View:
-    """The view of a caption."""
-    return tuple(Item(kind, colour, place) for colour, kind, place in _CAPTION.findall(caption))
+    """The view of a caption, which is a dialogues.description(): it does not tell where the things are."""
+    return tuple(Item(kind, colour, "") for colour, kind in _CAPTION.findall(caption))
 
 
 def _absent(rng: random.Random, kind: str, held_out: bool) -> Exchange:

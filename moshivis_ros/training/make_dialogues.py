@@ -143,7 +143,7 @@ def make(folder: Path, count: int, seed: int, size: int, held_out: bool) -> None
             rng = random.Random(f"dialogue {seed} {k}")
             picture = next(source)
             exchanges = dialogue(rng, picture.view, rng.randint(2, 5), held_out)
-            spoken = speak(rng, exchanges, speakers.ROBOT, speakers.user(rng, held_out))
+            spoken = speak(rng, exchanges, speakers.InParts(), speakers.user(rng, held_out))
             line = write(folder, f"{k:06}", spoken, picture.pixels, picture.view, exchanges)
             index.write(json.dumps(line) + "\n")
             for one in exchanges:

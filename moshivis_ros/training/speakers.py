@@ -7,13 +7,34 @@ from dataclasses import replace
 
 import numpy as np
 
-from moshivis_ros.training.voices import EspeakVoice, Sound, Speech
+from moshivis_ros.training.dialogues import parts
+from moshivis_ros.training.voices import SAMPLE_RATE, EspeakVoice, Sound, Speech, Word
 
 ROBOT = EspeakVoice("gmw/en+f2", rate=170, pitch=50)
+FRAME_SIZE = 1920  # samples of the codec's frames
 USERS = tuple(f"en-us+{name}" for name in ("m1", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4"))
 HELD_OUT_USER = "en-us+m2"
 NOISE_LEVELS = (0.0, 0.0003, 0.001)  # root mean square, of a full scale of 1
 LOUDER_LEVELS = (*NOISE_LEVELS, 0.003, 0.01, 0.03)  # of rooms in which people speak (acoustics)
+
+
+class InParts:
+    """The robot's voice as the miniature has learned it: an answer is said part by part (see dialogues.parts), each from the
+    middle of a frame on.
+    """
+
+    def say(self, text: str) -> Speech:
+        sounds: list[Sound] = []
+        times: list[tuple[float, float]] = []
+        for part in parts(text):
+            said = louder(ROBOT.say(part), 0.6)
+            begin = sum(map(len, sounds)) + FRAME_SIZE + FRAME_SIZE // 2
+            times += [(word.start + begin / SAMPLE_RATE, word.end + begin / SAMPLE_RATE) for word in said.words]
+            frames = (FRAME_SIZE + FRAME_SIZE // 2 + len(said.pcm)) // FRAME_SIZE + 1
+            sounds.append(np.zeros(frames * FRAME_SIZE, np.float32))
+            sounds[-1][FRAME_SIZE + FRAME_SIZE // 2 :][: len(said.pcm)] = said.pcm
+        words = tuple(Word(word, *span) for word, span in zip(text.split(), times, strict=True))
+        return Speech(np.concatenate(sounds), words)
 
 
 def user(rng: random.Random, held_out: bool = False) -> EspeakVoice:
