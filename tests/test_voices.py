@@ -108,8 +108,10 @@ def test_a_voice_without_phonemes_gets_those_of_espeak_in_its_own_words_time() -
 
     slow = trimmed(EspeakVoice("en-us", rate=110).say(TEXT))
     guessed = aligned(TEXT, Speech(slow.pcm, slow.words))
-    assert [s for s, _ in guessed.phonemes] == [s for s, _ in slow.phonemes]
-    errors = [abs(a - b) for (_, a), (_, b) in zip(guessed.phonemes, slow.phonemes)]
+    # Pauses apart: whether espeak tells one more depends on what it has said before.
+    ours, theirs = ([(s, t) for s, t in each.phonemes if not s.startswith("_")] for each in (guessed, slow))
+    assert [s for s, _ in ours] == [s for s, _ in theirs]
+    errors = [abs(a - b) for (_, a), (_, b) in zip(ours, theirs)]
     assert max(errors) < 0.04
 
 
