@@ -172,6 +172,17 @@ COMMANDS = {
 }
 
 
+def told(command: Callable[[], int]) -> int:
+    """Its exit code; what a user can mend is one line on stderr and 2, Ctrl-C 130."""
+    try:
+        return command()
+    except MoshiVisError as error:
+        print(f"moshivis: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = Parser(
@@ -182,18 +193,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    try:
+
+    def run() -> int:
         for name, (command, summary) in COMMANDS.items():
             subparser = commands.add_parser(name, help=summary)
             if arguments[:1] == [name]:  # the arguments of the others need not be known
                 subparser.set_defaults(run=command(subparser))
         args = parser.parse_args(arguments)
         return int(args.run(args))
-    except MoshiVisError as error:
-        print(f"moshivis: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+
+    return told(run)
 
 
 if __name__ == "__main__":

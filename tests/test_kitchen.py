@@ -17,7 +17,7 @@ from moshivis_ros.kitchen import endpoint, questions
 from moshivis_ros.model.checkpoint import resolve
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.tokenizer import Tokenizer
-from moshivis_ros.training import dialogues
+from moshivis_ros.training import dialogues, speakers
 from moshivis_ros.training.dialogues import Exchange, Item
 from moshivis_ros.training.folder import read
 
@@ -78,3 +78,16 @@ def test_the_pipeline_makes_samples_that_the_miniature_has_words_for(
             if colour and "colour of the robot" in turn["question"]:
                 assert f"{colour[1]} robot" in caption
     assert any("robot" in turn["answer"] for turns in about.values() for turn in turns)
+
+
+def test_what_nobody_asked_is_not_answered_by_a_guess() -> None:
+    with pytest.raises(KeyError):
+        endpoint.Templates()([{"role": "system", "content": prompts.SWITCHED}, {"role": "user", "content": "Why?"}])
+
+
+def test_the_voice_of_the_miniature_says_all_of_any_text() -> None:
+    for text in ("I see a red robot and a blue ball.", "I see a dog's tail on the mat.", "It is red."):
+        speech = speakers.InParts().say(text)
+        assert [word.text for word in speech.words] == text.split()
+        assert all(a.end <= b.end for a, b in zip(speech.words, speech.words[1:]))
+        assert speech.words[-1].end < len(speech.pcm) / 24000

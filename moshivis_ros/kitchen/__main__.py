@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,17 @@ from typing import Any
 import torch
 import yaml
 
-from moshivis_ros import arguments, cli
-from moshivis_ros.errors import CheckpointError, MoshiVisError
+from moshivis_ros import cli
+from moshivis_ros.errors import CheckpointError
 from moshivis_ros.kitchen import endpoint, exam, questions
 from moshivis_ros.model.checkpoint import resolve
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.training import dialogues
 
 CONFIG = Path(__file__).parents[1] / "training" / "configs" / "adapters_miniature.yaml"
-PHOTOS, DIALOGUES = "photos", "dialogues"
+PHOTOS, OTHERS = 400, 200  # pictures to learn from; dialogues about known things
 WITH_ROBOT = 0.75  # share of the pictures
+PER_KIND = 40  # questions of each kind
 LEAST = 85.0  # percent of the questions about robots that are answered right afterwards
 MOST_LOST = 3.0  # points, of all other questions
 
@@ -50,24 +50,24 @@ def moshivis(*command: str) -> None:
         raise SystemExit(code)
 
 
-def run(args: argparse.Namespace) -> int:
+def run() -> int:
     torch.set_num_threads(1)
     settings: dict[str, Any] = yaml.safe_load(CONFIG.read_text("utf-8"))
     model, (learned, others) = settings["options"]["model"], map(Path, settings["options"]["data"])
-    out, photos = Path(settings["out"]), Path(learned).parent / PHOTOS
+    out, photos = Path(settings["out"]), learned.parent / "photos"
     began = time.monotonic()
-    print(f"{args.photos} pictures, {100 * WITH_ROBOT:.0f} % of them with a {questions.NEW}: {photos}", flush=True)
-    photograph(photos, args.photos, ModelConfig.load(resolve(model)))
+    print(f"{PHOTOS} pictures, {100 * WITH_ROBOT:.0f} % of them with a {questions.NEW}: {photos}", flush=True)
+    photograph(photos, PHOTOS, ModelConfig.load(resolve(model)))
     with endpoint.serve() as url:
         moshivis(
             "make-dialogues", str(learned), "--images", str(photos), "--endpoint", url, "--model", "templates",
-            "--each", str(args.each), "--kinds", *endpoint.KINDS, "--voice", "miniature",
+            "--kinds", *endpoint.KINDS, "--voice", "miniature",
         )  # fmt: skip
     if not (others / "dialogues.jsonl").is_file():
-        moshivis("make-dialogues", str(others), "--count", str(args.others), "--seed", "2")
+        moshivis("make-dialogues", str(others), "--count", str(OTHERS), "--seed", "2")
     moshivis("train", str(CONFIG))
-    before = exam.examine(model, None, args.per_kind)
-    after = exam.examine(model, str(out), args.per_kind)
+    before = exam.examine(model, None, PER_KIND)
+    after = exam.examine(model, str(out), PER_KIND)
     print(f"\n{exam.table(before, after)}\n\n{(time.monotonic() - began) / 60:.0f} minutes", flush=True)
     print(f"Talk with it: moshivis chat --adapters {out}, or ros2 launch moshivis_ros talk.launch.py adapters:={out.resolve()}")
     poor = [form for form in exam.FORMS if exam.share(after.robots[form]) < LEAST]
@@ -83,21 +83,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser("python -m moshivis_ros.kitchen", description=__doc__)
-    positive = arguments.whole(1, 100_000)
-    parser.add_argument("--photos", type=positive, default=400, help="pictures to learn from (%(default)s)")
-    parser.add_argument("--each", type=positive, default=1, help="dialogues about each (%(default)s)")
-    parser.add_argument("--others", type=positive, default=200, help="dialogues about known things (%(default)s)")
-    parser.add_argument("--per-kind", type=positive, default=40, help="questions of each kind (%(default)s)")
-    try:
-        return run(parser.parse_args())
-    except MoshiVisError as error:
-        print(f"kitchen: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    argparse.ArgumentParser("python -m moshivis_ros.kitchen", description=__doc__).parse_args()
+    raise SystemExit(cli.told(run))

@@ -1,7 +1,6 @@
 """A language model of templates behind OpenAI's chat completions: it plays the two who talk about a picture.
 
-It understands our own captions only (questions.understood), and says nothing but what the miniature has words for. Whoever wants
-to try `moshivis make-dialogues` without a model can ask it as well.
+It understands our own captions only (questions.understood), and says nothing but what the miniature has words for.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Templates:
             exchange = self._asked(random.Random(json.dumps(messages)), told, lines[1:], about)
             self._answers[about, exchange.question] = exchange.answer
             return exchange.question
-        return self._answers.get((about, lines[-1]), "I do not see it.")
+        return self._answers[about, lines[-1]]
 
     def _asked(self, rng: random.Random, told: str, lines: list[str], about: str) -> Exchange:
         """A question after ``lines``, of which neither it nor its answer is a repetition."""
@@ -68,8 +67,12 @@ def serve() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with guard:
-                line = templates(body["messages"])
+            try:
+                with guard:
+                    line = templates(body["messages"])
+            except KeyError as error:
+                self.send_error(400, f"nobody has asked {error} here")
+                return
             answer = {"choices": [{"message": {"role": "assistant", "content": line}, "finish_reason": "stop"}]}
             data = json.dumps(answer).encode()
             self.send_response(200)

@@ -55,13 +55,6 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         return Batch(*(part.to(device, non_blocking=True) for part in self))
 
-    def until(self, frames: int) -> Batch:
-        """The beginning of every sample."""
-        weight, shown, visual = (each[:, :frames] for each in (self.weight, self.shown, self.visual))
-        tokens = self.tokens[..., :frames]
-        heard = (tokens[:, 1] != NOTHING).flatten().nonzero()[:, 0]
-        return self._replace(tokens=tokens, weight=weight, shown=shown, visual=visual, heard=heard)
-
 
 class Limits(NamedTuple):
     """Of a sample: frames of a dialogue and of one without sound, pictures; the weight of padding in the text loss; and by how

@@ -75,8 +75,10 @@ def speak(learner: Learner, batch: Batch) -> Tensor:
     device = tokens.device
     noise = torch.Generator(device).manual_seed(SEED)
     with torch.autocast(device.type, torch.bfloat16, enabled=learner.autocast):
+        seen = learner.sight(batch)
         for t in range(frames):
-            sight = learner.sight(batch.until(t + 1))
+            mask = None if seen.mask is None else seen.mask[:, :, : t + 1]
+            sight = seen._replace(mask=mask, on=seen.on[:, : t + 1])
             hidden = temporal(model, columns(tokens[:, :, : t + 1], config), sight, lean=True)
             tokens[0, 0, t] = text = _draw(hidden.text_logits[0, -1], config.text_temperature, TOP.text_top_k, noise)
             said = torch.zeros(1, config.dep_q, dtype=torch.int64, device=device)

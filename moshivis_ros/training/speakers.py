@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from moshivis_ros.audio import FRAME_SIZE
 from moshivis_ros.training.dialogues import parts
 from moshivis_ros.training.voices import SAMPLE_RATE, EspeakVoice, Sound, Speech, Word
 
 ROBOT = EspeakVoice("gmw/en+f2", rate=170, pitch=50)
-FRAME_SIZE = 1920  # samples of the codec's frames
 USERS = tuple(f"en-us+{name}" for name in ("m1", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4"))
 HELD_OUT_USER = "en-us+m2"
 NOISE_LEVELS = (0.0, 0.0003, 0.001)  # root mean square, of a full scale of 1
@@ -26,7 +26,10 @@ class InParts:
     def say(self, text: str) -> Speech:
         sounds: list[Sound] = []
         times: list[tuple[float, float]] = []
-        for part in parts(text):
+        pieces = parts(text)
+        if len(" ".join(pieces).split()) != len(text.split()):  # not an answer of the miniature
+            pieces = [text]
+        for part in pieces:
             said = louder(ROBOT.say(part), 0.6)
             begin = sum(map(len, sounds)) + FRAME_SIZE + FRAME_SIZE // 2
             times += [(word.start + begin / SAMPLE_RATE, word.end + begin / SAMPLE_RATE) for word in said.words]
