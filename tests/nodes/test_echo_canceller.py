@@ -25,6 +25,25 @@ def line(messages: list[Audio], begin: int, end: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
+SILENCE = np.zeros(480, np.int16)
+
+
+class Ear:
+    """A microphone of the test; messages of 20 ms."""
+
+    def __init__(self, robot: Robot) -> None:
+        self._publisher = robot.publisher(Audio, "audio_raw")
+        self._index = 0
+
+    def hear(self, sound: np.ndarray | None, sample_rate: int = 24000) -> bool:
+        """None: the message gets lost."""
+        if sound is not None:
+            stamp = SECOND + self._index * 20_000_000
+            self._publisher.publish(to_audio(sound.tobytes(), self._index, stamp, sample_rate))
+        self._index += 1
+        return True
+
+
 def test_what_the_loudspeaker_plays_is_gone_from_what_the_microphone_hears(
     robot: Robot, pulse: dict[str, str]
 ) -> None:
@@ -66,22 +85,26 @@ def test_what_the_loudspeaker_plays_is_gone_from_what_the_microphone_hears(
 def test_without_a_speaker_sound_passes_at_once(robot: Robot) -> None:
     clean = robot.collect(Audio, "audio_in")
     canceller = robot.start("echo_canceller")
-    microphone = robot.publisher(Audio, "audio_raw")
-    sound = (3000 * np.sin(np.arange(480) / 10)).astype(np.int16)
-    for index in (0, 1, 3):
-        microphone.publish(to_audio(sound.tobytes(), index, SECOND + index * 20_000_000))
-    robot.until(lambda: sum(len(message.data) for message in clean) == 4 * 480)
-    heard = np.concatenate([message.data for message in clean])
-    assert np.abs(heard[:960] - np.tile(sound, 2)).max() <= 1
-    assert not heard[960:1440].any()  # what was lost is silence, and said
+    ear = Ear(robot)
+    robot.until(lambda: ear.hear(SILENCE) and clean)  # what is said before discovery has gone both ways is lost
+    sound = (3000 * np.cos(np.arange(480) / 10)).astype(np.int16)
+    for message in (sound, sound, None, sound):
+        ear.hear(message)
+
+    def heard() -> np.ndarray:
+        """From the first sample that is not silence."""
+        return np.trim_zeros(np.concatenate([message.data for message in clean]), "f")
+
+    robot.until(lambda: heard().size == 4 * 480)
+    assert np.abs(heard()[:960] - np.tile(sound, 2)).max() <= 1
+    assert not heard()[960:1440].any()  # what was lost is silence, and said
     robot.until(lambda: "1 messages of audio_raw were lost" in canceller.log)
 
 
 def test_bad_sound_is_refused_and_the_next_is_heard(robot: Robot) -> None:
     clean = robot.collect(Audio, "audio_in")
     canceller = robot.start("echo_canceller")
-    microphone = robot.publisher(Audio, "audio_raw")
-    microphone.publish(to_audio(b"\0\0" * 480, 0, SECOND, sample_rate=3))
-    microphone.publish(to_audio(b"\0\0" * 480, 1, SECOND))
-    robot.until(lambda: clean)
+    ear = Ear(robot)
+    ear.hear(SILENCE, sample_rate=3)
+    robot.until(lambda: ear.hear(SILENCE) and clean)
     robot.until(lambda: "sound was refused" in canceller.log)
