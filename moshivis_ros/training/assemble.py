@@ -12,7 +12,7 @@ from pathlib import Path
 from moshivis_ros.model.checkpoint import save_model
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
-from moshivis_ros.training.dialogues import exchange, random_view
+from moshivis_ros.training.dialogues import exchange, random_view, unknown
 from moshivis_ros.training.lm_stage import model_of
 
 
@@ -31,8 +31,8 @@ def assemble(config: ModelConfig, lm: Path, codec: Path | None, folder: Path) ->
 def words_said() -> str:
     """The words of all answers, for config.yaml: what the model has learned to say."""
     rng = random.Random(0)
-    answers = (exchange(rng, random_view(rng)).answer.lower() for _ in range(20000))
-    return " ".join(sorted({word for answer in answers for word in re.findall("[a-z]+", answer)}))
+    answers = [exchange(rng, random_view(rng)).answer for _ in range(20000)] + [unknown(rng, False).answer]
+    return " ".join(sorted({word for answer in answers for word in re.findall("[a-z]+", answer.lower())}))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

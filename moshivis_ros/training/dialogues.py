@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from moshivis_ros.training.phrasings import (
     COLOUR,
@@ -21,6 +22,7 @@ from moshivis_ros.training.phrasings import (
     SMALL_TALK,
     TEACHER,
     THING,
+    UNKNOWN,
 )
 
 KINDS = ("ball", "box", "bottle", "cup")
@@ -28,6 +30,7 @@ COLOURS = ("red", "green", "blue", "yellow", "orange", "purple")
 PLACES = ("on the left", "in the middle", "on the right")
 NUMBERS = ("none", "one", "two", "three", "four")
 MAX_THINGS = len(NUMBERS) - 1
+UNKNOWN_SPEECH, TOLD = "unknown speech", "told"  # kinds that are no questions: see unknown() and told()
 TOPICS = (*KINDS, *COLOURS, *(place.split()[-1] for place in PLACES))
 
 
@@ -68,7 +71,7 @@ class Exchange:
 
     @property
     def seen(self) -> bool:
-        return self.kind != "small talk"
+        return self.kind not in ("small talk", UNKNOWN_SPEECH, TOLD)
 
 
 def _a(word: str) -> str:
@@ -167,7 +170,7 @@ def misleading(rng: random.Random, view: View, held_out: bool) -> Exchange | Non
     kind = rng.choice(absent)
     phrasings = rng.choice((COLOUR, PLACE, IS_IT))
     question = phrasings.draw(rng, held_out, kind=kind, colour=rng.choice(COLOURS))
-    return Exchange("misleading", question, f"I do not see a {kind}.", ("not",))
+    return Exchange("misleading", question, f"I do not see a {kind}.", ("not", "see"))
 
 
 def describe(rng: random.Random, view: View, held_out: bool) -> Exchange:
@@ -186,6 +189,31 @@ def teacher(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
 def small_talk(rng: random.Random, view: View, held_out: bool) -> Exchange | None:
     phrasings, answer = rng.choice(SMALL_TALK)
     return Exchange("small talk", phrasings.draw(rng, held_out), answer, ())
+
+
+def unknown(rng: random.Random, held_out: bool) -> Exchange:
+    """Speech that is no question, and the answer to it."""
+    return Exchange(UNKNOWN_SPEECH, UNKNOWN.draw(rng, held_out), "I did not understand.")
+
+
+def told(rng: random.Random) -> Exchange:
+    """What it is told to say, without a question: half of it answers, half words in an order that it never had."""
+    if rng.random() < 0.5:
+        return Exchange(TOLD, "", exchange(rng, random_view(rng)).answer)
+    return Exchange(TOLD, "", rng.choice(told_sentences()))
+
+
+@cache
+def told_sentences() -> tuple[str, ...]:
+    """1500 sentences of 2 to 7 words of its answers in any order."""
+    rng = random.Random("told")
+    words = sorted({word.strip(".,") for _ in range(5000) for word in exchange(rng, random_view(rng)).answer.split()})
+    found: list[str] = []
+    while len(found) < 1500:
+        said = [word + "," * (rng.random() < 0.15) for word in rng.choices(words, k=rng.randint(2, 7))]
+        if said[:2] != ["I", "see"]:  # spoken whole: see parts
+            found.append(" ".join(said).rstrip(",") + ".")
+    return tuple(found)
 
 
 def description(view: View) -> str:
@@ -262,7 +290,7 @@ def dialogue(rng: random.Random, view: View, turns: int, held_out: bool = False)
 def sentences() -> Sequence[str]:
     """Every sentence frame with every word that fits: the text that the tokenizer is made of."""
     rng = random.Random(0)
-    found: set[str] = set()
+    found = {unknown(rng, False).answer}
     for _ in range(20000):
         view = random_view(rng)
         one = exchange(rng, view, held_out=rng.random() < 0.3)

@@ -60,6 +60,8 @@ class Options:
     general: float = 0.15  # share of the samples that begin with a general question about the picture
     swap: float = 0.35  # share of the samples whose picture changes between two turns
     quiet: float = 0.2  # share of the samples that begin with a long silence
+    unknown: float = 0.0  # share of the turns of heard and spoken samples that are no question
+    told: float = 0.0  # share of the turns of spoken samples that it is told to say
     weights: dict[str, float] = field(default_factory=dict)
     compile: bool = False  # half as fast again after minutes of compiling; wants a C++ compiler
 
@@ -126,7 +128,8 @@ class LMStage:
             each = F.cross_entropy(
                 out.text_logits.float().flatten(0, 1), tokens[:, 0].flatten(), reduction="none"
             )
-            each = each.view_as(weight)
+            told = torch.from_numpy(np.stack([s.told for s in samples])).to(device)
+            each = torch.where(told, self._when(out.text_logits.float(), tokens[:, 0]), each.view_as(weight))
             loss = text = (each * weight).sum() / weight.sum()
             shown = {"text": text.detach(), **_words(each.detach(), samples, forms)}
             heard = torch.from_numpy(np.stack([s.heard for s in samples])).to(device)
@@ -186,14 +189,18 @@ class LMStage:
             elif general and turn == 0 and picture is not None:
                 exchange = dialogues.describe(rng, self.pool.views[picture], False)
             else:
-                exchange = self._exchange(rng, picture)
+                exchange = self._exchange(rng, form, picture)
             shown.append(picture)
             exchanges.append(exchange)
         fitting = exchanges[: 1 if rng.random() < 0.2 else 8]  # one: a long silence follows
         sample = self.composer.compose(rng, form, fitting, self.options.frames, quiet)
         return sample, shown, exchanges
 
-    def _exchange(self, rng: random.Random, picture: int | None) -> dialogues.Exchange:
+    def _exchange(self, rng: random.Random, form: str, picture: int | None) -> dialogues.Exchange:
+        if form == "spoken" and rng.random() < self.options.told:
+            return dialogues.told(rng)
+        if form != "written" and rng.random() < self.options.unknown:
+            return dialogues.unknown(rng, False)
         if picture is None:
             return dialogues.exchange(rng, (), {"small talk": 1.0})
         return dialogues.exchange(rng, self.pool.views[picture])
@@ -228,6 +235,18 @@ class LMStage:
                     about[row, frames & (sample.thing == thing)] = np.isin(patches[row], wanted)
         visible = torch.from_numpy(np.stack(on)).float().to(device)[..., None]
         return Sight(k, v, mask, visible, torch.from_numpy(about).to(device) * mask[:, 0])
+
+    def _when(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Loss [B, T] of the kind of token alone: padding, end of padding, or a piece of whatever word."""
+        log = logits.log_softmax(-1)
+        silent = [self.config.padding_token_id, self.config.end_of_text_padding_id]
+        piece = torch.ones(log.shape[-1], dtype=torch.bool, device=log.device)
+        piece[silent] = False
+        of_kind = torch.stack((*log[..., silent].unbind(-1), log[..., piece].logsumexp(-1)), -1)
+        kind = torch.full_like(wanted, 2)
+        for number, token in enumerate(silent):
+            kind[wanted == token] = number
+        return -of_kind.gather(-1, kind[..., None])[..., 0]
 
     def _audio(
         self, samples: Sequence[Sample], forms: Sequence[str], tokens: Tensor, hidden: Tensor

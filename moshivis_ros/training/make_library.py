@@ -16,7 +16,7 @@ from moshivis_ros.model.weights import load_into
 from moshivis_ros.training import dialogues, make_takes, utterances
 
 
-def texts(user: int, robot: int, least: int = 8) -> tuple[dict[str, int], dict[str, int]]:
+def texts(user: int, robot: int, least: int = 3) -> tuple[dict[str, int], dict[str, int]]:
     """How many renderings of each question and of each part of an answer: about as often as training needs it."""
     rng = random.Random(0)
     asked: Counter[str] = Counter()
@@ -29,7 +29,9 @@ def texts(user: int, robot: int, least: int = 8) -> tuple[dict[str, int], dict[s
     def often(counter: Counter[str], wanted: int) -> dict[str, int]:
         return {text: max(least, round(n * wanted / counter.total())) for text, n in sorted(counter.items())}
 
-    return often(asked, user), often(answered, robot)
+    asked.update(dialogues.unknown(rng, False).question for _ in range(2000))
+    answered[dialogues.unknown(rng, False).answer] += 1000
+    return often(asked, user), often(answered, robot) | dict.fromkeys(dialogues.told_sentences(), 1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

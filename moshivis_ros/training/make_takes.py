@@ -21,10 +21,13 @@ SPEEDS = (0.9, 1.35)  # of Kokoro's own: about 150 to 220 words a minute
 
 @cache
 def asked() -> tuple[str, ...]:
-    """Every question of training, those that are asked often first."""
+    """Every question of training, those that are asked often first; and among them what is none."""
     rng = random.Random("asked")
-    drawn = [dialogues.exchange(rng, dialogues.random_view(rng)).question for _ in range(40000)]
-    return tuple(dict.fromkeys(drawn))
+    drawn = (
+        dialogues.unknown(rng, False) if rng.random() < 0.08 else dialogues.exchange(rng, dialogues.random_view(rng))
+        for _ in range(40000)
+    )
+    return tuple(dict.fromkeys(exchange.question for exchange in drawn))
 
 
 def somebody(rng: random.Random) -> KokoroVoice:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -15,160 +17,199 @@ class Phrasings:
         return rng.choice(self.test if held_out else self.train).format(**words)
 
 
+# What one says before a question ("what is it?"), and before one that is told ("what it is.").
+ASKING = ("", "And ", "Tell me, ", "Please tell me, ", "Robot, ", "So, ", "Okay, ", "Uh, ", "Well, ", "Hey robot, ")
+TELLING = ("Tell me ", "And tell me ", "Please tell me ", "Can you tell me ", "I want to know ")
+CHATTING = ("", "And ", "Tell me, ", "Robot, ", "Well, ", "Uh, ")
+
+
+def _phrasings(
+    test: tuple[str, ...], asked: Sequence[str], told: Sequence[str] = (), before: Sequence[str] = ASKING
+) -> Phrasings:
+    """Everything of ``asked`` and ``told`` after everything that one says before it, but not what is for the test."""
+    drawn = [first + question for question in asked for first in before]
+    drawn += [first + question for question in told for first in TELLING]
+    capital = (re.sub(r"(^|\. )[a-z]", lambda begin: begin[0].upper(), one) for one in drawn)
+    return Phrasings(tuple(one for one in capital if one not in test), test)
+
+
 # Phrasings for the test are put together from words that training has in other questions.
-COLOUR = Phrasings(
-    (
-        "What colour is the {kind}?",
-        "And what colour is the {kind}?",
-        "What is the colour of the {kind}?",
-        "Tell me the colour of the {kind}.",
-        "And tell me the colour of the {kind}.",
-        "Please tell me, what colour is the {kind}?",
-    ),
+COLOUR = _phrasings(
     ("Please tell me the colour of the {kind}.", "And what is the colour of the {kind}?"),
+    ("what colour is the {kind}?", "what is the colour of the {kind}?", "which colour has the {kind}?"),
+    ("the colour of the {kind}.", "what colour the {kind} is."),
 )
-THING = Phrasings(
-    (
-        "What is the {colour} thing?",
-        "And what is the {colour} thing?",
-        "Tell me what the {colour} thing is.",
-    ),
+THING = _phrasings(
     ("Please tell me what the {colour} thing is.",),
+    ("what is the {colour} thing?", "what is {colour}?", "what kind of thing is {colour}?"),
+    ("what the {colour} thing is.", "what is {colour}."),
 )
-PLACE = Phrasings(
-    (
-        "Where is the {kind}?",
-        "Where do you see the {kind}?",
-        "Tell me where the {kind} is.",
-        "Please tell me where the {kind} is.",
-        "Tell me, where is the {kind}?",
-        "Tell me, where do you see the {kind}?",
-    ),
+PLACE = _phrasings(
     ("And where is the {kind}?", "And where do you see the {kind}?"),
+    ("where is the {kind}?", "where do you see the {kind}?", "where can you see the {kind}?"),
+    ("where the {kind} is.", "where you see the {kind}."),
 )
-NUMBER = Phrasings(
-    (
-        "How many {kinds} do you see?",
-        "How many {kinds} are there?",
-        "And how many {kinds} do you see?",
-        "Please tell me how many {kinds} there are.",
-        "Please tell me how many {kinds} you see.",
-        "Tell me, how many {kinds} do you see?",
-    ),
+NUMBER = _phrasings(
     ("And how many {kinds} are there?", "Tell me how many {kinds} there are."),
+    ("how many {kinds} do you see?", "how many {kinds} are there?", "how many {kinds} can you see?"),
+    ("how many {kinds} there are.", "how many {kinds} you see.", "the number of {kinds}."),
 )
-PRESENCE = Phrasings(
-    (
-        "Is there {a} {what}?",
-        "Do you see {a} {what}?",
-        "And do you see {a} {what}?",
-        "Tell me, is there {a} {what}?",
-    ),
+PRESENCE = _phrasings(
     ("And is there {a} {what}?", "Tell me, do you see {a} {what}?"),
+    ("is there {a} {what}?", "do you see {a} {what}?", "can you see {a} {what}?"),
 )
-IS_IT = Phrasings(
-    (
-        "Is the {kind} {colour}?",
-        "And is the {kind} {colour}?",
-        "And tell me, is the {kind} {colour}?",
-        "Please tell me, is the {kind} {colour}?",
-    ),
-    ("Tell me, is the {kind} {colour}?",),
+IS_IT = _phrasings(
+    ("Tell me, is the {kind} {colour}?",), ("is the {kind} {colour}?", "is the {kind} a {colour} one?")
 )
-DESCRIBE = Phrasings(
-    (
-        "What do you see?",
-        "And what do you see?",
-        "What is on the table?",
-        "Tell me what is on the table.",
-        "What do you see on the table?",
-        "Tell me what you see.",
-        "And tell me what you see.",
-        "Describe the picture.",
-        "And describe the picture.",
-    ),
+DESCRIBE = _phrasings(
     ("Please tell me what you see.", "And what is on the table?", "Please describe the picture."),
-)
-TEACHER = Phrasings(
     (
-        "What is {place}?",
-        "What do you see {place}?",
-        "You are the student. What is {place}?",
-        "I am the teacher. Tell me what you see {place}.",
+        "what do you see?",
+        "what is on the table?",
+        "what do you see on the table?",
+        "what can you see?",
+        "what is there?",
+        "describe the picture.",
+        "describe what you see.",
     ),
+    ("what is on the table.", "what you see.", "what you see on the table."),
+)
+TEACHER = _phrasings(
     ("And what is {place}?", "I am the teacher. What do you see {place}?"),
+    ("what is {place}?", "what do you see {place}?", "what can you see {place}?"),
+    ("what you see {place}.", "what is {place}."),
+    before=(*ASKING, "You are the student. ", "I am the teacher. "),
 )
 
 SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
     (
-        Phrasings(
-            ("Hello.", "Hello robot.", "Good morning.", "Hi, good morning."), ("Hello, good morning.",)
+        _phrasings(
+            ("Hello, good morning.",),
+            ("hello.", "good morning.", "good evening.", "hi.", "hello robot.", "hello there.", "hi robot."),
+            before=("", "Hi, ", "Well, ", "Uh, "),
         ),
         "Hello, nice to meet you.",
     ),
     (
-        Phrasings(
-            ("How are you?", "How are you today?", "How do you feel today?"), ("And how are you today?",)
+        _phrasings(
+            ("And how are you today?",),
+            ("how are you?", "how are you today?", "how do you feel today?", "how do you feel?", "are you well?"),
+            before=CHATTING,
         ),
         "I am fine, thank you.",
     ),
     (
-        Phrasings(
-            ("What is your name?", "Tell me your name.", "Who are you?"), ("Please tell me your name.",)
+        _phrasings(
+            ("Please tell me your name.",),
+            ("what is your name?", "who are you?", "do you have a name?"),
+            ("your name.", "who you are."),
+            before=CHATTING,
         ),
         "My name is Moshi.",
     ),
     (
-        Phrasings(("Thank you.", "Thanks a lot.", "Thank you robot."), ("Thanks a lot robot.",)),
+        _phrasings(
+            ("Thanks a lot robot.",),
+            ("thank you.", "thanks a lot.", "thank you robot.", "thanks.", "thank you very much.", "thanks robot."),
+            before=("", "Okay, ", "Well, ", "Very good, "),
+        ),
         "You are welcome.",
     ),
     (
-        Phrasings(
-            ("Do you like music?", "Tell me, do you like music?", "What music do you like?"),
+        _phrasings(
             ("And do you like music?",),
+            ("do you like music?", "what music do you like?", "do you love music?", "do you like to hear music?"),
+            ("what music you like.",),
+            before=CHATTING,
         ),
         "Yes, I love every song.",
     ),
     (
-        Phrasings(("Can you sing?", "Can you sing a song?", "Sing a song for me."), ("Please sing a song.",)),
+        _phrasings(
+            ("Please sing a song.",),
+            ("can you sing?", "can you sing a song?", "sing a song for me.", "sing for me.", "do you sing?"),
+            before=("", "And ", "Robot, ", "Well, ", "Uh, ", "Please, "),
+        ),
         "Sorry, I only talk.",
     ),
     (
-        Phrasings(
-            ("Are you a robot?", "And are you a robot?", "Are you a human?", "Are you a machine?"),
+        _phrasings(
             ("Tell me, are you a robot?",),
+            ("are you a robot?", "are you a human?", "are you a machine?", "are you a computer?"),
+            before=CHATTING,
         ),
         "I am a small robot.",
     ),
     (
-        Phrasings(
-            ("How old are you?", "Tell me how old you are.", "What is your age?"), ("And how old are you?",)
+        _phrasings(
+            ("And how old are you?",),
+            ("how old are you?", "what is your age?", "are you old?", "are you young?"),
+            ("how old you are.", "your age."),
+            before=CHATTING,
         ),
         "I am very young.",
     ),
     (
-        Phrasings(
-            ("Where do you live?", "Tell me where you live.", "Where is your home?"),
+        _phrasings(
             ("And where do you live?",),
+            ("where do you live?", "where is your home?", "where are you?"),
+            ("where you live.", "where your home is."),
+            before=CHATTING,
         ),
         "I live inside this computer.",
     ),
     (
-        Phrasings(
-            ("How is the weather?", "How is the weather today?", "Tell me about the weather."),
+        _phrasings(
             ("And how is the weather today?",),
+            ("how is the weather?", "how is the weather today?", "is the weather good?", "is it a nice day?"),
+            ("about the weather.", "how the weather is."),
+            before=CHATTING,
         ),
         "It looks like sunshine.",
     ),
     (
-        Phrasings(("Goodbye.", "Goodbye robot.", "See you tomorrow."), ("Goodbye, see you tomorrow.",)),
+        _phrasings(
+            ("Goodbye, see you tomorrow.",),
+            ("goodbye.", "goodbye robot.", "see you tomorrow.", "see you soon.", "bye bye.", "have a nice day."),
+            before=("", "Okay, ", "Well, ", "Thanks and "),
+        ),
         "Goodbye, see you soon.",
     ),
     (
-        Phrasings(
-            ("Are you hungry?", "And are you hungry?", "Do you eat?", "What do you eat?"),
+        _phrasings(
             ("Tell me, are you hungry?",),
+            ("are you hungry?", "do you eat?", "what do you eat?", "do you like to eat?"),
+            ("what you eat.",),
+            before=CHATTING,
         ),
         "No, I never eat.",
     ),
+    (
+        _phrasings(
+            ("And what can you do?", "Tell me what you can do."),
+            ("what can you do?", "what can I ask you?", "can you help me?", "what are you good for?"),
+            ("what I can ask you.",),
+            before=CHATTING,
+        ),
+        "I can tell you what I see.",
+    ),
 )
+
+# Speech that is no question: what somebody in the room may say about something else, and words of no language.
+SOMEBODY = ("My brother", "The old man", "Our neighbour", "A friend of mine", "The driver", "Her sister")
+DOES = ("bought", "forgot", "painted", "sold", "repaired", "carried", "found", "wrote about")
+SOMETHING = ("a new car", "the kitchen window", "some bread", "his bicycle", "the long letter", "two tickets")
+SOMETIME = ("yesterday", "last week", "in the winter", "before lunch", "at school", "near the station")
+SYLLABLES = tuple("ba dri fo ku lem mi nor pa ras shu tel vo wen zi gar hul".split())
+
+
+def _nothing_known(rng: random.Random, half: int) -> str:
+    """With every second of the words and syllables, from ``half`` on."""
+    if rng.random() < 0.5:
+        return " ".join(rng.choice(words[half::2]) for words in (SOMEBODY, DOES, SOMETHING, SOMETIME)) + "."
+    words = ("".join(rng.choices(SYLLABLES[half::2], k=rng.randint(2, 3))) for _ in range(rng.randint(3, 6)))
+    return " ".join(words).capitalize() + "."
+
+
+_rng = random.Random("unknown")
+UNKNOWN = Phrasings(*(tuple(_nothing_known(_rng, half) for _ in range(count)) for half, count in enumerate((400, 100))))

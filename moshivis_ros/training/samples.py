@@ -5,6 +5,7 @@
   end-of-padding token, which is how it is told from the user's; the loss is on the model's turns only.
 - heard: the question is sound in the user's streams, the model's own audio streams hold no token, its answer is text.
 - spoken: question and answer are sound, as in a conversation. A word's text comes TEXT_AHEAD frames before its sound.
+  What it is told to say (dialogues.told) comes after no question: which words, and when the first one, is not learned.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.training.dialogues import DESCRIPTIONS, KINDS, Exchange, parts
+from moshivis_ros.training.dialogues import DESCRIPTIONS, KINDS, TOLD, UNKNOWN_SPEECH, Exchange, parts
 from moshivis_ros.training.utterances import Library, Utterance, join
 
 NOTHING = -1
@@ -52,6 +53,7 @@ class Sample:
     turn: npt.NDArray[np.int8]
     thing: npt.NDArray[np.int8]
     heard: npt.NDArray[np.int64]  # [T] piece of the word that the user has just finished, NOTHING outside
+    told: npt.NDArray[np.bool_]  # [T] frames in which only when the next piece comes is to be learned, not which
 
 
 class Composer:
@@ -82,6 +84,7 @@ class Composer:
             turn=np.zeros(frames, np.int8),
             thing=np.full(frames, ALL, np.int8),
             heard=np.full(frames, NOTHING),
+            told=np.zeros(frames, bool),
         )
         at = rng.randint(10, max(10, frames // 2)) if quiet else rng.randint(1, 5)
         noise = rng.randrange(len(self.library.silence)) if self.library else 0
@@ -139,10 +142,12 @@ class Composer:
         self, rng: random.Random, sample: Sample, exchange: Exchange, at: int, noise: int, own: bool
     ) -> int | None:
         assert self.library is not None
-        heard = _like(rng, self.library.user[exchange.question], noise)
         frames, first_user = sample.tokens.shape[1], 1 + self.config.dep_q
-        length = heard.codes.shape[1]
-        start = at + round(heard.end) + rng.randint(*RESPONSE)
+        heard, length, start = None, 0, at + 1
+        if exchange.kind != TOLD:
+            heard = _like(rng, self.library.user[exchange.question], noise)
+            length = heard.codes.shape[1]
+            start = at + round(heard.end) + rng.randint(*RESPONSE)
         words = [self.encode(word) for word in exchange.answer.split()]
         said: Utterance | None = None
         if own:
@@ -158,15 +163,22 @@ class Composer:
         times = _apart(times, words)
         if max(end, times[-1] + len(words[-1])) + 1 > frames or at + length > frames:
             return None
-        sample.tokens[first_user:, at : at + length] = heard.codes
-        ends = [begun for _, begun in heard.words[1:]] + [heard.end]
-        for (word, _), finished in zip(heard.words, ends):
-            sample.heard[at + int(finished) + 1 : at + length + 2] = self.encode(word)[0]
+        if heard is not None:
+            sample.tokens[first_user:, at : at + length] = heard.codes
+        if heard is not None and exchange.kind != UNKNOWN_SPEECH:
+            ends = [begun for _, begun in heard.words[1:]] + [heard.end]
+            for (word, _), finished in zip(heard.words, ends):
+                sample.heard[at + int(finished) + 1 : at + length + 2] = self.encode(word)[0]
         if said is not None:
             sample.tokens[1:first_user, begin:end] = said.codes
             sample.speaking[begin:end] = True
         self._say(sample, exchange, words, times)
-        return max(end, times[-1] + len(words[-1]), at + length)
+        stop = times[-1] + len(words[-1])
+        if exchange.kind == TOLD:
+            sample.weight[times[0] - 1 : stop] = 0
+            timed = slice(times[0] + len(words[0]), stop)
+            sample.told[timed], sample.weight[timed] = True, self.weights.end_of_padding
+        return max(end, stop, at + length)
 
     def _say(self, sample: Sample, exchange: Exchange, words: list[list[int]], times: list[int]) -> None:
         config, weights = self.config, self.weights
