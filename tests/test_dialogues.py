@@ -27,7 +27,7 @@ VIEW = (
 )
 
 
-def answers(kind: str, view: dialogues.View, tries: int = 400) -> dict[str, str]:
+def answers(kind: str, view: dialogues.View, tries: int = 8000) -> dict[str, str]:
     rng = random.Random(3)
     found = (dialogues.QUESTIONS[kind](rng, view, False) for _ in range(tries))
     return {one.question: one.answer for one in found if one is not None}

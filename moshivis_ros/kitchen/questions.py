@@ -48,4 +48,4 @@ def _absent(rng: random.Random, kind: str, held_out: bool) -> Exchange:
         return Exchange("presence", question, "No, there is none.", ("no",))
     phrasings = rng.choice((COLOUR, PLACE, IS_IT))
     question = phrasings.draw(rng, held_out, kind=NEW, colour=rng.choice(COLOURS))
-    return Exchange("misleading", question, f"I do not see a {NEW}.", ("not",))
+    return Exchange("misleading", question, f"I do not see a {NEW}.", ("not", "see"))
