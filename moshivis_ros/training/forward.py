@@ -133,6 +133,19 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tenso
     return shares.to(v.dtype) @ v, shares
 
 
+def kind_loss(text_logits: Tensor, wanted: Tensor, config: ModelConfig) -> Tensor:
+    """Cross-entropy [B, T] of the kind of token that is ``wanted`` [B, T]: padding, end of padding, or any piece."""
+    log = text_logits.log_softmax(-1)
+    silent = [config.padding_token_id, config.end_of_text_padding_id]
+    piece = torch.ones(log.shape[-1], dtype=torch.bool, device=log.device)
+    piece[silent] = False
+    of_kind = torch.stack((*log[..., silent].unbind(-1), log[..., piece].logsumexp(-1)), -1)
+    kind = torch.full_like(wanted, len(silent))
+    for number, token in enumerate(silent):
+        kind[wanted == token] = number
+    return -of_kind.gather(-1, kind[..., None])[..., 0]
+
+
 def audio_logits(
     model: MoshiVis, hidden: Tensor, text: Tensor, audio: Tensor, lean: bool = False
 ) -> Tensor:

@@ -26,7 +26,7 @@ from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.training import dialogues, image_stage, utterances
-from moshivis_ros.training.forward import Sight, audio_logits, columns, targets, temporal
+from moshivis_ros.training.forward import Sight, audio_logits, columns, kind_loss, targets, temporal
 from moshivis_ros.training.pictures import Pool, pool
 from moshivis_ros.training.samples import ALL, Composer, Sample, Weights
 from moshivis_ros.training.train import STATE, Settings, network_of
@@ -61,6 +61,8 @@ class Options:
     swap: float = 0.35  # share of the samples whose picture changes between two turns
     quiet: float = 0.2  # share of the samples that begin with a long silence
     unknown: float = 0.0  # share of the turns of heard and spoken samples that are no question
+    interrupted: float = 0.0  # share of the spoken answers into which the next question comes
+    echo: float = 0.0  # share of the spoken samples in which it hears itself
     told: float = 0.0  # share of the turns of spoken samples that it is told to say
     weights: dict[str, float] = field(default_factory=dict)
     compile: bool = False  # half as fast again after minutes of compiling; wants a C++ compiler
@@ -129,7 +131,7 @@ class LMStage:
                 out.text_logits.float().flatten(0, 1), tokens[:, 0].flatten(), reduction="none"
             )
             told = torch.from_numpy(np.stack([s.told for s in samples])).to(device)
-            each = torch.where(told, self._when(out.text_logits.float(), tokens[:, 0]), each.view_as(weight))
+            each = torch.where(told, kind_loss(out.text_logits.float(), tokens[:, 0], self.config), each.view_as(weight))
             loss = text = (each * weight).sum() / weight.sum()
             shown = {"text": text.detach(), **_words(each.detach(), samples, forms)}
             heard = torch.from_numpy(np.stack([s.heard for s in samples])).to(device)
@@ -193,7 +195,9 @@ class LMStage:
             shown.append(picture)
             exchanges.append(exchange)
         fitting = exchanges[: 1 if rng.random() < 0.2 else 8]  # one: a long silence follows
-        sample = self.composer.compose(rng, form, fitting, self.options.frames, quiet)
+        options = self.options
+        interrupted, echo = (options.interrupted, options.echo) if form == "spoken" else (0.0, 0.0)
+        sample = self.composer.compose(rng, form, fitting, options.frames, quiet, interrupted, echo)
         return sample, shown, exchanges
 
     def _exchange(self, rng: random.Random, form: str, picture: int | None) -> dialogues.Exchange:
@@ -235,18 +239,6 @@ class LMStage:
                     about[row, frames & (sample.thing == thing)] = np.isin(patches[row], wanted)
         visible = torch.from_numpy(np.stack(on)).float().to(device)[..., None]
         return Sight(k, v, mask, visible, torch.from_numpy(about).to(device) * mask[:, 0])
-
-    def _when(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """Loss [B, T] of the kind of token alone: padding, end of padding, or a piece of whatever word."""
-        log = logits.log_softmax(-1)
-        silent = [self.config.padding_token_id, self.config.end_of_text_padding_id]
-        piece = torch.ones(log.shape[-1], dtype=torch.bool, device=log.device)
-        piece[silent] = False
-        of_kind = torch.stack((*log[..., silent].unbind(-1), log[..., piece].logsumexp(-1)), -1)
-        kind = torch.full_like(wanted, 2)
-        for number, token in enumerate(silent):
-            kind[wanted == token] = number
-        return -of_kind.gather(-1, kind[..., None])[..., 0]
 
     def _audio(
         self, samples: Sequence[Sample], forms: Sequence[str], tokens: Tensor, hidden: Tensor

@@ -15,6 +15,8 @@ from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.weights import load_into
 from moshivis_ros.training import dialogues, make_takes, utterances
 
+ECHOES = 10  # of each part of an answer
+
 
 def texts(user: int, robot: int, least: int = 3) -> tuple[dict[str, int], dict[str, int]]:
     """How many renderings of each question and of each part of an answer: about as often as training needs it."""
@@ -60,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
     takes = make_takes.load(args.takes) if args.takes else None
     print(f"{sum(asked.values())} recordings of {len(asked)} questions, ", end="")
     print(f"{sum(answered.values())} of {len(answered)} parts of answers", flush=True)
-    utterances.save(utterances.build(mimi, asked, answered, args.seed, takes=takes), Path(args.out))
+    echoes = [text for text, n in answered.items() if n > 1 for _ in range(ECHOES)] if takes else []
+    library = utterances.build(mimi, asked, answered, args.seed, takes=takes, echoes=echoes)
+    utterances.save(library, Path(args.out))
     return 0
 
 

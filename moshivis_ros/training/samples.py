@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,8 @@ NOTHING = -1
 ALL = -1
 TEXT_AHEAD = 2  # frames
 RESPONSE = (2, 5)  # frames between the end of the question and the first word's text
+INTERRUPTED = (4, 6)  # frames from the beginning of a question into an answer to the end of the answer
+ECHO = (1, 4)  # frames by which the robot hears itself later
 FORMS = ("written", "heard", "spoken")
 
 
@@ -69,9 +72,17 @@ class Composer:
         self.config, self.encode, self.library, self.weights = config, encode, library, weights
 
     def compose(
-        self, rng: random.Random, form: str, exchanges: list[Exchange], frames: int, quiet: bool
+        self,
+        rng: random.Random,
+        form: str,
+        exchanges: list[Exchange],
+        frames: int,
+        quiet: bool,
+        interrupted: float = 0.0,
+        echo: float = 0.0,
     ) -> Sample:
-        """quiet: begin with a long silence."""
+        """quiet: begin with a long silence. interrupted: share of the spoken answers into which the next question comes.
+        echo: share of the samples in which the robot hears itself."""
         config = self.config
         tokens = np.full((1 + config.n_q, frames), NOTHING, np.int64)
         tokens[0] = config.padding_token_id
@@ -90,20 +101,56 @@ class Composer:
         noise = rng.randrange(len(self.library.silence)) if self.library else 0
         if form != "written":
             self._fill(rng, sample, noise, own=form == "spoken")
+        begin = at
+        echoes = form == "spoken" and rng.random() < echo
         for number, exchange in enumerate(exchanges):
-            begin = at
+            after = at
+            if number and exchange.question and rng.random() < interrupted and sample.speaking[begin:].any():
+                whole = deepcopy(sample)
+                at, after = self._interrupt(rng, sample, begin, noise)
             end = (
                 self._written(rng, sample, exchange, at)
                 if form == "written"
                 else self._heard(rng, sample, exchange, at, noise, form == "spoken")
             )
+            if end is not None and echoes:
+                self._echo(rng, sample, exchange, at)
             if end is None:
+                if after > at:  # nobody interrupts
+                    sample = whole
                 break
+            begin = after
             sample.turn[begin:] = number
             at = end + (rng.randint(2, 8) if form == "written" else rng.randint(4, 14))
         if form != "written":
-            self._damage(rng, tokens[1 + config.dep_q :])
+            self._damage(rng, sample.tokens[1 + config.dep_q :])
         return sample
+
+    def _echo(self, rng: random.Random, sample: Sample, exchange: Exchange, at: int) -> None:
+        """The answer that was put behind ``at`` comes back into the user's streams, a little later."""
+        assert self.library is not None
+        each = [self.library.echo.get(part) for part in parts(exchange.answer)]
+        if all(each):
+            back = join([rng.choice(known) for known in each if known])
+            spoken = at + int(np.flatnonzero(sample.speaking[at:])[0]) + rng.randint(*ECHO)
+            into = sample.tokens[1 + self.config.dep_q :, spoken : spoken + back.codes.shape[1]]
+            into[:] = back.codes[:, : into.shape[1]]
+
+    def _interrupt(self, rng: random.Random, sample: Sample, begin: int, noise: int) -> tuple[int, int]:
+        """Cut the answer that is spoken from ``begin`` on: frames in which the user begins, and from which it is silent."""
+        assert self.library is not None
+        spoken = begin + np.flatnonzero(sample.speaking[begin:])
+        start = int(rng.choice(spoken[: -INTERRUPTED[1]] if len(spoken) > INTERRUPTED[1] else spoken[:1]))
+        stop = start + rng.randint(*INTERRUPTED)
+        rest = sample.tokens[:, stop:]
+        rest[0] = self.config.padding_token_id
+        for streams, silence in ((slice(1, 1 + self.config.dep_q), 0), (slice(1 + self.config.dep_q, None), noise)):
+            rest[streams] = _piece(rng, self.library.silence[silence], rest.shape[1])
+        sample.weight[stop:] = self.weights.padding
+        sample.weight[stop : stop + INTERRUPTED[0]] = self.weights.other
+        sample.speaking[stop:], sample.told[stop:] = False, False
+        sample.seen[stop:], sample.thing[stop:] = -1, ALL
+        return start, stop
 
     def _damage(self, rng: random.Random, user: npt.NDArray[np.int64]) -> None:
         """Put random tokens among the user's [K, T], in place, so that no recording is learned by heart.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -49,11 +49,13 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Library:
-    """Renderings of the user's sentences, of the parts of the robot's, and of nobody at every level of noise [K, T]."""
+    """Renderings of the user's sentences, of the parts of the robot's, and of nobody at every level of noise [K, T]; and of
+    the parts as the robot hears them back from its loudspeaker."""
 
     user: dict[str, list[Utterance]]
     robot: dict[str, list[Utterance]]
     silence: tuple[npt.NDArray[np.int16], ...]
+    echo: dict[str, list[Utterance]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,14 @@ def record_somebody(text: str, rng: random.Random, takes: Takes) -> Recording:
         speech = speakers.user(rng).say(text)
     level = acoustics.level(rng)
     return placed(acoustics.heard(rng, speech, speakers.LOUDER_LEVELS[level]), rng, level)
+
+
+def record_echo(text: str, rng: random.Random) -> Recording:
+    """What is left of ``text`` in the robot's voice, 14 to 30 dB lower, in a room."""
+    speech = speakers.ROBOT.say(text)
+    back = replace(speech, pcm=acoustics.in_room(speech.pcm, rng.choice(acoustics.rooms())))
+    back = speakers.louder(back, 0.6 * 10 ** (-rng.uniform(14, 30) / 20))
+    return placed(back, rng, rng.randrange(len(speakers.NOISE_LEVELS)))
 
 
 def placed(speech: Speech, rng: random.Random, level: int) -> Recording:
@@ -156,8 +166,10 @@ def build(
     seed: int,
     held_out: bool = False,
     takes: Takes | None = None,
+    echoes: Sequence[str] = (),
 ) -> Library:
-    """Speak and encode every text as often as it says. takes: of people, whose voices are heard too then, in any room."""
+    """Speak and encode every text as often as it says. takes: of people, whose voices are heard too then, in any room.
+    echoes: what the robot hears of itself."""
     rng = random.Random(f"utterances {seed}")
     asked, answered = ([text for text, n in each.items() for _ in range(n)] for each in (questions, answers))
     speaking = partial(track, console=Console(stderr=True), transient=True)
@@ -173,6 +185,8 @@ def build(
         library.user.setdefault(text, []).append(utterance)
     for text, utterance in zip(answered, robot):
         library.robot.setdefault(text, []).append(utterance)
+    for text, utterance in zip(echoes, encode(mimi, (record_echo(text, rng) for text in echoes))):
+        library.echo.setdefault(text, []).append(utterance)
     return library
 
 
@@ -188,7 +202,7 @@ def silences(mimi: Any, rng: random.Random, levels: Sequence[float]) -> tuple[np
 def save(library: Library, path: Path) -> None:
     """One npz: all codes in a row, and where each utterance is."""
     rows, codes, place = [], [], 0
-    for who in ("user", "robot"):
+    for who in ("user", "robot", "echo"):
         for text, utterances in getattr(library, who).items():
             for u in utterances:
                 rows.append([who, text, place, u.codes.shape[1], u.words, u.end, u.noise])
