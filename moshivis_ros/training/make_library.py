@@ -16,6 +16,7 @@ from moshivis_ros.model.weights import load_into
 from moshivis_ros.training import dialogues, make_takes, utterances
 
 ECHOES = 10  # of each part of an answer
+DRAWN = 400_000  # so that the rarest question is among them
 
 
 def texts(user: int, robot: int, least: int = 3) -> tuple[dict[str, int], dict[str, int]]:
@@ -23,7 +24,7 @@ def texts(user: int, robot: int, least: int = 3) -> tuple[dict[str, int], dict[s
     rng = random.Random(0)
     asked: Counter[str] = Counter()
     answered: Counter[str] = Counter()
-    for _ in range(40000):
+    for _ in range(DRAWN):
         one = dialogues.exchange(rng, dialogues.random_view(rng))
         asked[one.question] += 1
         answered.update(dialogues.parts(one.answer))
@@ -31,8 +32,8 @@ def texts(user: int, robot: int, least: int = 3) -> tuple[dict[str, int], dict[s
     def often(counter: Counter[str], wanted: int) -> dict[str, int]:
         return {text: max(least, round(n * wanted / counter.total())) for text, n in sorted(counter.items())}
 
-    asked.update(dialogues.unknown(rng, False).question for _ in range(2000))
-    answered[dialogues.unknown(rng, False).answer] += 1000
+    asked.update(dialogues.unknown(rng, False).question for _ in range(DRAWN // 20))
+    answered[dialogues.unknown(rng, False).answer] += DRAWN // 40
     return often(asked, user), often(answered, robot) | dict.fromkeys(dialogues.told_sentences(), 1)
 
 
