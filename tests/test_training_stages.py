@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from moshivis_ros.errors import ConfigError
 from moshivis_ros.model.checkpoint import BUILTIN, load_model
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.image_encoder import Siglip
@@ -83,6 +84,13 @@ def test_adapters_are_trained_on_a_backbone_that_stays_as_it_is(written: Setting
     ungated = dataclasses.replace(frozen, stage="ungated_lm", out=str(tmp_path / "ungated"))
     assert train(ungated)
     assert not any(".gate." in name for name in network_of(ungated.out))
+
+
+def test_a_training_that_goes_astray_is_ended(written: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    astray = dataclasses.replace(written, steps=60, learning_rate=1e30)
+    with pytest.raises(ConfigError, match=r"not finite in 20 steps running, up to step \d+: lower learning_rate"):
+        train(astray)
+    assert capsys.readouterr().err.count("is left out") >= 19
 
 
 def test_training_goes_on_from_a_checkpoint(written: Settings, tmp_path: Path) -> None:

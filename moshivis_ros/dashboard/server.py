@@ -150,7 +150,7 @@ class Server:
                 if message.type == WSMsgType.BINARY and len(message.data) > 4:
                     self._hear(page, int.from_bytes(message.data[:4], "little"), message.data[4:])
                 elif message.type == WSMsgType.TEXT:
-                    wishes.add(wish := asyncio.ensure_future(self._grant(json.loads(message.data), page)))
+                    wishes.add(wish := asyncio.ensure_future(self._grant(message.data, page)))
                     wish.add_done_callback(wishes.discard)
         finally:
             sending.cancel()
@@ -158,9 +158,15 @@ class Server:
             self._gone(page)
         return link
 
-    async def _grant(self, wish: Event, page: Page) -> None:
-        done, words = await self._do(wish, page)
-        page.put(json.dumps([{"kind": "answer", "do": wish["do"], "done": done, "words": words}]))
+    async def _grant(self, text: str, page: Page) -> None:
+        try:
+            wish = json.loads(text)
+            do = wish["do"]
+        except (ValueError, KeyError, TypeError):
+            do, done, words = "", False, f"a wish is an object of JSON with a name, do: not {text[:80]!r}"
+        else:
+            done, words = await self._do(wish, page)
+        page.put(json.dumps([{"kind": "answer", "do": do, "done": done, "words": words}]))
 
 
 async def _send(link: web.WebSocketResponse, page: Page) -> None:

@@ -140,15 +140,15 @@ class Dashboard(Node):
     async def _do(self, wish: Event, page: Page) -> tuple[bool, str]:
         do = wish["do"]
         if do == "hear":
-            page.hears = bool(wish["on"])
+            page.hears = bool(wish.get("on"))
             return True, ""
         if do == "head":
             return self._become_head(page)
         if do in self._goals:
-            return await self._act(do, str(wish["text"]))
+            return await self._act(do, str(wish.get("text", "")))
         if do not in self._buttons:
             return False, f"the page asked for {do!r}, which this node does not know"
-        request = SetBool.Request(data=bool(wish["on"])) if do in SWITCHES else Trigger.Request()
+        request = SetBool.Request(data=bool(wish.get("on"))) if do in SWITCHES else Trigger.Request()
         if not self._buttons[do].service_is_ready():
             return False, "the node talk does not answer"
         response = await _result(self._buttons[do].call_async(request))

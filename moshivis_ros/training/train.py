@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ from moshivis_ros.model import schema
 from moshivis_ros.model.device import find_device
 
 STATE = "state.safetensors"
+LOST = 20  # steps without a finite gradient
 TUNED = "adapters"  # the stage for models of any size, see tune.py
 STAGES = {
     "codec": "moshivis_ros.training.codec_stage:CodecStage",
@@ -126,6 +128,7 @@ def train(settings: Settings) -> bool:
     )
     step, spent = resume(out, stage.network.load_state_dict, optimizer)
     start = saved = time.monotonic()
+    finite = Finite()
     parameters = [p for group in groups for p in group["params"]]
     with (out / "log.jsonl").open("a", encoding="utf-8") as log, Bar(settings, step) as bar:
         while step < settings.steps:
@@ -138,7 +141,7 @@ def train(settings: Settings) -> bool:
             optimizer.zero_grad(set_to_none=True)
             losses["loss"].backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
-            if torch.isfinite(norm):
+            if finite(norm, step):
                 optimizer.step()
             step += 1
             now = time.monotonic()
@@ -267,6 +270,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     planning.add_argument("--gpu", default="h100", help="to plan for: h100, a100, rtx4090, ... (%(default)s)")
     planning.add_argument("--gpus", type=arguments.whole(1, 10_000), default=1, help="how many (%(default)s)")
     planning.add_argument("--price", type=arguments.number(0, 1e6), default=0.0, help="of a GPU and hour")
+
+
+class Finite:
+    """A step whose gradient is not finite is left out, and said; LOST of them running end the training (ConfigError)."""
+
+    def __init__(self) -> None:
+        self._lost = 0
+
+    def __call__(self, norm: Tensor, step: int) -> bool:
+        self._lost = 0 if torch.isfinite(norm) else self._lost + 1
+        if self._lost == LOST:
+            raise ConfigError(
+                f"the gradient was not finite in {LOST} steps running, up to step {step}: lower learning_rate, or look for "
+                "what is wrong with the data"
+            )
+        if self._lost:
+            print(f"moshivis: step {step} is left out: its gradient is not finite", file=sys.stderr)
+        return not self._lost
 
 
 def flush_denormals() -> None:

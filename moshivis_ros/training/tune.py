@@ -38,7 +38,7 @@ from moshivis_ros.training.folder import read
 from moshivis_ros.training.hear import Ear
 from moshivis_ros.training.learner import SUMS, Learner, Options, describe, freeze, shrinker, trained
 from moshivis_ros.training.prepared import Prepared
-from moshivis_ros.training.train import Bar, Settings, plain, rate_at, resume, save
+from moshivis_ros.training.train import Bar, Finite, Settings, plain, rate_at, resume, save
 
 LOG = "log.jsonl"
 PATIENCE = timedelta(hours=12)  # with which processes wait for one that still encodes pictures
@@ -155,6 +155,7 @@ class _Run:
         self.settings, self.options, self.accelerator, self.out = settings, options, accelerator, out
         self.network, self.learner, self.optimizer, self.batches = network, learner, optimizer, batches
         self.ear = ear
+        self.finite = Finite()
         self.world = accelerator.num_processes
         self.samples = options.batch * options.accumulate * self.world  # of a step
         self.learning = {name: p for name, p in learner.named_parameters() if p.requires_grad}
@@ -228,7 +229,7 @@ class _Run:
                 accelerator.backward(self.learner.loss(sums, counts) * self.world)
             total += sums.detach()
         norm = accelerator.clip_grad_norm_(list(self.learning.values()), self.settings.clip)
-        if torch.isfinite(norm):
+        if self.finite(norm, step):
             self.optimizer.step()
         total = accelerator.reduce(total, "sum")
         means = {name: total[i] / counts[i] for i, name in enumerate(SUMS) if counts[i] > 0}

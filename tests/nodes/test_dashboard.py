@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -125,6 +126,20 @@ async def statuses(page: str, certificate: bool = False) -> dict[str, int]:
     return found
 
 
+async def answers(page: str, *wishes: str) -> list[str]:
+    """What the page is told of each wish, over one connection."""
+    found = []
+    root, _, given = page.partition("?")
+    async with aiohttp.ClientSession() as session, session.ws_connect(f"{root}ws?{given}") as link:
+        for wish in wishes:
+            await link.send_str(wish)
+            while len(found) < wishes.index(wish) + 1:
+                message = await link.receive(timeout=60)
+                if message.type == aiohttp.WSMsgType.TEXT:
+                    found += [each["words"] for each in json.loads(message.data) if each["kind"] == "answer"]
+    return found
+
+
 def test_who_is_let_in(robot: Robot, tmp_path: Path) -> None:
     open_here = robot.start("dashboard", port=0)
     closed = robot.start(
@@ -135,6 +150,10 @@ def test_who_is_let_in(robot: Robot, tmp_path: Path) -> None:
     assert asyncio.run(statuses(url(robot, open_here))) == {
         "as told": 101, "without token": 101, "wrong token": 101, "another site's page": 403, "a name that leads here": 403,
     }  # fmt: skip
+    no_object, no_name, unknown, no_text = asyncio.run(
+        answers(url(robot, open_here), "{", "[1]", '{"do": "dance"}', '{"do": "say"}')
+    )
+    assert no_object.endswith("not '{'") and no_name.endswith("not '[1]'") and "'dance'" in unknown and "talk" in no_text
     page = url(robot, closed)
     port = re.fullmatch(rf"https://{socket.gethostname()}:(\d+)/\?token=sesame", page)[1]
     assert asyncio.run(statuses(f"https://127.0.0.1:{port}/?token=sesame")) == {
