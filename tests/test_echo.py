@@ -88,7 +88,7 @@ def test_its_own_voice_is_removed_and_a_voice_over_it_is_kept() -> None:
 def test_a_robot_that_drives_into_another_room_learns_it() -> None:
     own, half = robot(), SECONDS // 2 * SAMPLE_RATE
     echo = np.concatenate([through(own, room())[:half], through(own, room(1, delay=0.03))[half:]])
-    assert decibels(echo, Talk().run(echo, own), 10, SECONDS - 0.1) > 15
+    assert decibels(echo, Talk().run(echo, own), 10, SECONDS - 0.1) > 14
 
 
 def test_stamps_may_be_a_few_milliseconds_wrong() -> None:
@@ -97,7 +97,7 @@ def test_stamps_may_be_a_few_milliseconds_wrong() -> None:
     assert decibels(echo, Talk().run(echo, own, jitter=0.003), 4, 11) > 18
 
 
-@pytest.mark.parametrize("millionths, least", [(0, 30), (20, 20), (50, 12), (100, 5)])
+@pytest.mark.parametrize("millionths, least", [(0, 25), (20, 18), (50, 12), (100, 5)])
 def test_what_clocks_that_differ_cost(millionths: int, least: float) -> None:
     own = robot()
     count = np.arange(own.size)

@@ -33,12 +33,12 @@ def test_a_caption_tells_all_of_a_picture(view: tuple[Item, ...]) -> None:
 
 def test_questions_about_what_is_not_there_are_answered_so() -> None:
     rng = random.Random(0)
-    without = [questions.draw(rng, "presence", VIEW[1:2], held_out=False) for _ in range(200)]
+    without = [questions.draw(rng, "presence", VIEW[1:2], held_out=False) for _ in range(4000)]
     told = {(one.question, one.answer) for one in without if one and questions.about_it(one)}
     assert ("Is there a robot?", "No, there is none.") in told and {answer for _, answer in told} == {"No, there is none."}
-    misled = [questions.draw(rng, "misleading", VIEW[1:2], held_out=False) for _ in range(200)]
+    misled = [questions.draw(rng, "misleading", VIEW[1:2], held_out=False) for _ in range(4000)]
     assert ("Where is the robot?", "I do not see a robot.") in {(one.question, one.answer) for one in misled if one}
-    there = [questions.draw(rng, "presence", VIEW, held_out=False) for _ in range(200)]
+    there = [questions.draw(rng, "presence", VIEW, held_out=False) for _ in range(4000)]
     assert "Yes, there is one." in {one.answer for one in there if one and one.question == "Is there a robot?"}
 
 

@@ -33,7 +33,8 @@ def has(view: View) -> bool:
 
 def about_it(exchange: Exchange) -> bool:
     """Is a robot asked for, or part of the answer?"""
-    return NEW in re.findall(r"\w+", f"{exchange.question} {exchange.answer}")
+    asked = re.sub(rf"^(Hey )?{NEW}, ", "", exchange.question, flags=re.IGNORECASE)  # who is spoken to
+    return NEW in re.findall(r"\w+", f"{asked} {exchange.answer}")
 
 
 def understood(caption: str) -> View:
