@@ -161,7 +161,7 @@ class Server:
     async def _grant(self, text: str, page: Page) -> None:
         try:
             wish = json.loads(text)
-            do = wish["do"]
+            do = str(wish["do"])
         except (ValueError, KeyError, TypeError):
             do, done, words = "", False, f"a wish is an object of JSON with a name, do: not {text[:80]!r}"
         else:

@@ -138,7 +138,7 @@ class Dashboard(Node):
     # From the page to the robot; called by the server's thread
 
     async def _do(self, wish: Event, page: Page) -> tuple[bool, str]:
-        do = wish["do"]
+        do = str(wish["do"])
         if do == "hear":
             page.hears = bool(wish.get("on"))
             return True, ""

@@ -150,9 +150,10 @@ def test_who_is_let_in(robot: Robot, tmp_path: Path) -> None:
     assert asyncio.run(statuses(url(robot, open_here))) == {
         "as told": 101, "without token": 101, "wrong token": 101, "another site's page": 403, "a name that leads here": 403,
     }  # fmt: skip
-    no_object, no_name, unknown, no_text = asyncio.run(
-        answers(url(robot, open_here), "{", "[1]", '{"do": "dance"}', '{"do": "say"}')
+    no_object, no_name, no_string, unknown, no_text = asyncio.run(
+        answers(url(robot, open_here), "{", "[1]", '{"do": [1]}', '{"do": "dance"}', '{"do": "say"}')
     )
+    assert "'[1]', which this node does not know" in no_string
     assert no_object.endswith("not '{'") and no_name.endswith("not '[1]'") and "'dance'" in unknown and "talk" in no_text
     page = url(robot, closed)
     port = re.fullmatch(rf"https://{socket.gethostname()}:(\d+)/\?token=sesame", page)[1]
