@@ -89,6 +89,16 @@ def test_kernels_compile_without_spills(benchmarks: None, architecture: int) -> 
             assert made.barriers == 0, launch.name
 
 
+@pytest.mark.parametrize("form", ["q8_0", "mlx-q8"])
+def test_the_widest_rows_in_groups_take_no_more_registers_than_there_are(benchmarks: None, form: str) -> None:
+    from kernels import compiled, kernels
+
+    found = [launch for launch in kernels(form, None).values() if launch.name == "_product"]
+    widest = max(found, key=lambda launch: launch.arguments["COLUMNS"])
+    assert widest.arguments["COLUMNS"] == 11264
+    assert [compiled(widest, architecture).spills for architecture in (86, 90, 100)] == [0, 0, 0]
+
+
 def _has_all(found: dict[str, Any]) -> None:
     names = {launch.name for launch in found.values()}
     assert {"_product", "_window", "_image", "_combine", "_codebooks", "_embed", "_sample"} <= names
