@@ -30,7 +30,8 @@ RATE = 10.0  # pictures a second to itself
 WANTED = 15  # messages to itself
 PATIENCE = 15.0  # seconds for them, the start of a process and its discovery included
 SHARE = 0.8  # of the pictures to itself that must arrive
-LOOK = 3.0  # seconds at the cameras
+LOOK = 3.0  # seconds at each camera
+FOUND = 7.0  # seconds in which a camera must be found: participants may tell of themselves every three
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 CAMERAS = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 NAMES = (
@@ -137,35 +138,39 @@ def _large_messages(middleware: str) -> str:
 
 def _cameras(node: Node, executor: SingleThreadedExecutor) -> Iterator[Finding]:
     """Rate and size of every topic of pictures, after a look at it."""
-    topics = [
-        (name, kind) for name, kinds in node.get_topic_names_and_types() for kind in kinds if kind in CAMERAS
-    ]
-    topics = [(name, kind) for name, kind in topics if node.count_publishers(name)]
-    seen: dict[str, list[tuple[float, Any]]] = {name: [] for name, _ in topics}
-    for name, kind in topics:
-        arrived = seen[name].append
-        node.create_subscription(
-            CAMERAS[kind],
-            name,
-            lambda picture, arrived=arrived: arrived((time.monotonic(), picture)),
-            BEST_EFFORT,
-        )
-    end = time.monotonic() + LOOK
-    while topics and time.monotonic() < end:
+    seen: dict[tuple[str, str], list[tuple[float, Any]]] = {}
+    end = time.monotonic() + FOUND
+    while time.monotonic() < end:
+        for topic in _publishing(node):
+            if topic not in seen:
+                arrived = seen.setdefault(topic, []).append
+                node.create_subscription(
+                    CAMERAS[topic[1]],
+                    topic[0],
+                    lambda picture, arrived=arrived: arrived((time.monotonic(), picture)),
+                    BEST_EFFORT,
+                )
+                end = time.monotonic() + LOOK
         executor.spin_once(timeout_sec=0.1)
-    for name, kind in topics:
-        if not seen[name]:
+    for (name, kind), pictures in seen.items():
+        if not pictures:
             text = f"{name} ({kind}) has a publisher, and no picture came in {LOOK:g} s"
             yield Finding("camera", "wrong", text, f"ros2 topic info --verbose {name}")
             continue
-        first, last, picture = seen[name][0][0], seen[name][-1][0], seen[name][-1][1]
-        rate = f"{(len(seen[name]) - 1) / (last - first):.1f} Hz" if last > first else f"one in {LOOK:g} s"
+        first, last, picture = pictures[0][0], pictures[-1][0], pictures[-1][1]
+        rate = f"{(len(pictures) - 1) / (last - first):.1f} Hz" if last > first else f"one in {LOOK:g} s"
         size = (
             f"{picture.width}x{picture.height} {picture.encoding}, "
             if isinstance(picture, Image)
             else f"{picture.format}, "
         )
         yield Finding("camera", "fine", f"{name}: {rate}, {size}{len(picture.data) / 1e6:.2f} MB a picture")
-    if not topics:
+    if not seen:
         text = "no topic of pictures: start the camera's driver, or try `ros2 run moshivis_ros sim_camera`"
         yield Finding("camera", "absent", text)
+
+
+def _publishing(node: Node) -> list[tuple[str, str]]:
+    """Name and type of every topic of pictures that somebody publishes."""
+    topics = [(name, kind) for name, kinds in node.get_topic_names_and_types() for kind in kinds]
+    return [(name, kind) for name, kind in topics if kind in CAMERAS and node.count_publishers(name)]

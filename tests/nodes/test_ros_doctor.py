@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 
-from robot import Robot
+import pytest
+from robot import TIMEOUT, Robot
 from sensor_msgs.msg import CompressedImage, Image
 
 from moshivis_ros.nodes import doctor
 
 
-def test_messages_to_itself_and_cameras(robot: Robot) -> None:
+def test_messages_to_itself_and_cameras(robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
+    for patience in ("PATIENCE", "FOUND"):  # of a busy machine; each ends when what it waits for is there
+        monkeypatch.setattr(doctor, patience, TIMEOUT)
     over = threading.Event()
     raw = robot.node.create_publisher(Image, "front/image", 5)
     compressed = robot.node.create_publisher(CompressedImage, "back/image/compressed", 5)
