@@ -99,6 +99,16 @@ def test_the_widest_rows_in_groups_take_no_more_registers_than_there_are(benchma
     assert [compiled(widest, architecture).spills for architecture in (86, 90, 100)] == [0, 0, 0]
 
 
+def test_rows_of_8_bits_take_no_more_registers_than_there_are(benchmarks: None) -> None:
+    """Those without groups, on the architecture whose assembler needs most."""
+    from kernels import compiled, kernels
+
+    found = [launch for launch in kernels("int8", "int8").values() if launch.name == "_product"]
+    whole = [launch for launch in found if launch.arguments["BYTES"] == 4096]
+    assert len(whole) >= 4
+    assert [compiled(launch, 110).spills for launch in whole] == [0] * len(whole)
+
+
 def _has_all(found: dict[str, Any]) -> None:
     names = {launch.name for launch in found.values()}
     assert {"_product", "_window", "_image", "_combine", "_codebooks", "_embed", "_sample"} <= names
