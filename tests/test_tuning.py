@@ -8,7 +8,9 @@ import multiprocessing
 import shutil
 import signal
 import socket
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import killed
@@ -23,7 +25,7 @@ from torch import nn
 from moshivis_ros.bench import command
 from moshivis_ros.cli import main
 from moshivis_ros.conversation import Conversation
-from moshivis_ros.errors import CheckpointError, ConfigError, OutputError
+from moshivis_ros.errors import CheckpointError, ConfigError, MissingDependencyError, OutputError
 from moshivis_ros.model.adapters import FILE, Adapters, is_adapter
 from moshivis_ros.model.checkpoint import load_model, quantize_checkpoint
 from moshivis_ros.model.config import ModelConfig
@@ -334,3 +336,33 @@ def test_the_loss_is_the_sum_of_its_parts_by_their_weights(made: Path) -> None:
     learner = Learner(model, Options("", ("",), text_weight=2.0, audio_weight=0.5, gate_weight=3.0), False)
     sums, counts = torch.tensor([8.0, 6.0, 1.0, 2.0, 3.0, 4.0]), torch.tensor([4.0, 3.0, 2.0, 4.0, 0.0, 2.0])
     assert learner.loss(sums, counts) == 2 * 2 + 0.5 * 2 + 3 * 0.5
+
+
+def test_weights_and_biases_are_told_the_log_where_a_project_is_named(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    class Told:
+        def log(self, values: dict[str, float], step: int) -> None:
+            told.append((step, values))
+
+        def finish(self) -> None:
+            told.append("end")
+
+    def init(**about: Any) -> Told:
+        told.append(about)
+        return Told()
+
+    run = dataclasses.replace(settings(made, "told", wandb="robots"), steps=2)
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    with pytest.raises(MissingDependencyError, match="pip install wandb"):
+        train(run)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    assert train(run)
+    about, *rows, end = told
+    assert (about["project"], about["name"], end) == ("robots", "told", "end")
+    assert about["config"]["learning_rate"] == run.learning_rate
+    logged = [json.loads(line) for line in (made / "told" / "log.jsonl").read_text().splitlines()]
+    for (step, values), row in zip(rows, logged, strict=True):
+        assert {"step": step, "seconds": row["seconds"], **values} == row

@@ -58,6 +58,7 @@ class Options:
     gate_weight: Weight = 0.0  # of the gates outside answers about a picture: looking costs
     gate_scale: Weight = 1.0  # learning rate of the gates against that of the rest
     hear_every: Size = 500  # steps after which a sample is written that can be heard
+    wandb: str = ""  # project of Weights & Biases that is told the log as well
 
     @classmethod
     def of(cls, raw: dict[str, Any]) -> Options:

@@ -10,7 +10,6 @@ not been, and so does one with another number of processes, if batch * accumulat
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -34,6 +33,7 @@ from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.model.weights import load_into, stored_type, unfilled
 from moshivis_ros.training.batches import Batches
+from moshivis_ros.training.boards import Boards
 from moshivis_ros.training.folder import read
 from moshivis_ros.training.hear import Ear
 from moshivis_ros.training.learner import SUMS, Learner, Options, describe, freeze, shrinker, trained
@@ -58,6 +58,7 @@ def tune(settings: Settings) -> bool:
     out.mkdir(parents=True, exist_ok=True)
     data = read(options.data)
     weights, config = checkpoint(options)
+    boards = Boards(out, options.wandb, plain(settings)) if accelerator.is_main_process else None
     tokenizer = Tokenizer.load(weights.parent, config)
     dtype = torch.bfloat16 if settings.bfloat16 else torch.float32
     prepared = Prepared(Path(options.cache or out / "cache"), weights, config, dtype)
@@ -90,8 +91,12 @@ def tune(settings: Settings) -> bool:
         (out / "settings.yaml").write_text(yaml.safe_dump(plain(settings)), encoding="utf-8")
         print(describe(model), flush=True)
     ear = Ear(out, weights, config, tokenizer)
-    run = _Run(settings, options, accelerator, network, learner, optimizer, batches, ear, out)
-    step = run.steps(step, spent)
+    run = _Run(settings, options, accelerator, network, learner, optimizer, batches, ear, boards, out)
+    try:
+        step = run.steps(step, spent)
+    finally:
+        if boards is not None:
+            boards.close()
     if step < settings.steps:
         return False
     if accelerator.is_main_process:
@@ -150,11 +155,12 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         batches: Batches,
         ear: Ear,
+        boards: Boards | None,
         out: Path,
     ) -> None:
         self.settings, self.options, self.accelerator, self.out = settings, options, accelerator, out
         self.network, self.learner, self.optimizer, self.batches = network, learner, optimizer, batches
-        self.ear = ear
+        self.ear, self.boards = ear, boards
         self.finite = Finite()
         self.world = accelerator.num_processes
         self.samples = options.batch * options.accumulate * self.world  # of a step
@@ -165,7 +171,6 @@ class _Run:
         settings, main = self.settings, self.accelerator.is_main_process
         if main:
             _forget_after(self.out / LOG, step)
-        board = _board(self.out) if main else None
         start = saved = time.monotonic()
         with (
             (self.out / LOG).open("a", encoding="utf-8") as log,
@@ -189,9 +194,8 @@ class _Run:
                     log.write(json.dumps({"step": step, "seconds": seconds, **values}) + "\n")
                     log.flush()
                     bar.show(step, values)
-                    if board is not None:
-                        for name, value in values.items():
-                            board.add_scalar(name, value, step)
+                    if self.boards is not None:
+                        self.boards.show(values, step)
                 if main and (now - saved > settings.save_every or last):
                     save(self.out, self.learning, self.optimizer, step, spent + now - start)
                     saved = now
@@ -199,8 +203,6 @@ class _Run:
                     self._hear(step)
                 if over:
                     break
-        if board is not None:
-            board.close()
         return step
 
     def _draw(self, step: int) -> list[Any]:
@@ -303,11 +305,3 @@ def _forget_after(path: Path, step: int) -> None:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
         path.write_text("".join(kept), encoding="utf-8")
-
-
-def _board(out: Path) -> Any:
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(out / "tensorboard"))

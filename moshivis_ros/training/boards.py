@@ -1,0 +1,51 @@
+"""Where a run can be watched beside its own log: TensorBoard where it is installed, Weights & Biases where a project is named."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from moshivis_ros.errors import MissingDependencyError
+
+
+class Boards:
+    """Close it at the end. project: of Weights & Biases; none if empty. settings: what is told there about the run, which
+    goes on there as well if it is started again in the same ``out``.
+
+    Raises MissingDependencyError where a project is named and wandb is not installed.
+    """
+
+    def __init__(self, out: Path, project: str, settings: Mapping[str, Any]) -> None:
+        self._tensorboard: Any = None
+        self._run: Any = None
+        if project:
+            try:
+                import wandb
+            except ImportError as error:
+                raise MissingDependencyError(
+                    f"the run is to be logged to the project {project}: pip install wandb"
+                ) from error
+            number = hashlib.sha1(str(out.resolve()).encode()).hexdigest()[:12]
+            self._run = wandb.init(
+                project=project, name=out.name, id=number, resume="allow", dir=str(out), config=dict(settings)
+            )
+        if importlib.util.find_spec("tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(out / "tensorboard"))
+
+    def show(self, values: Mapping[str, float], step: int) -> None:
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+        if self._run is not None:
+            self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._run is not None:
+            self._run.finish()
