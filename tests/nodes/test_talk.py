@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -19,10 +20,13 @@ from moshivis_ros.msg import Audio, Gate, ImageCacheStatus, Transcript
 from rclpy.action import get_action_server_names_and_types_by_node
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from robot import FRAME, Robot
+from safetensors.torch import load_file
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Float32MultiArray, UInt8MultiArray
 from std_srvs.srv import SetBool, Trigger
 
+from moshivis_ros.model.adapters import Adapters
+from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.nodes.messages import to_nanoseconds
 from moshivis_ros.nodes.talk_interface import INTERFACES, PARAMETERS
 
@@ -482,6 +486,22 @@ def test_smaller_weights_and_window(robot: Robot, checkpoint: Path) -> None:
     assert robot.change_state("configure", "activate")
     robot.until(lambda: spoken)
     assert "with int8 weights" in process.log
+
+
+def test_trained_adapters_are_put_into_the_model(robot: Robot, checkpoint: Path, tmp_path: Path) -> None:
+    """Such as leave of the gates what their offset of -4 makes of nothing, whatever is seen and heard."""
+    weights = load_file(checkpoint / ModelConfig.load(checkpoint).model)
+    last = {name: torch.zeros_like(t) for name, t in weights.items() if name.endswith(".gate.alpha.2.weight")}
+    Adapters(last).save(tmp_path)
+    process = robot.start("talk", model=checkpoint, adapters=tmp_path, refresh_policy="manual")
+    gates = robot.collect(Gate, "gate")
+    assert robot.change_state("configure", "activate"), process.log
+    robot.speak()
+    shown(robot, photo())
+    told = len(gates)
+    robot.until(lambda: len(gates) > told + 5)
+    shut = 1 / (1 + np.exp(4.0))
+    assert [list(gate.per_layer) for gate in gates[-3:]] == 3 * [[pytest.approx(shut, abs=1e-4)] * len(last)]
 
 
 def test_image_transport_takes_one_topic_only(robot: Robot, checkpoint: Path) -> None:
