@@ -22,7 +22,7 @@ ROS_FREE = [path for path in PYTHON_FILES if "nodes" not in path.parts]
 ROS = {"rclpy", "ament_index_python", "launch", "launch_ros", "cv_bridge"}
 # The user installs these (triton comes with torch; accelerate and peft, for fine-tuning, want one), never we.
 OWN_TORCH = {"torch", "triton", "moshi", "accelerate", "peft"}
-OWN_CHOICE = {"onnxruntime", "kyuteye"}  # nor these: one of two variants; the reference, to compare with
+OWN_CHOICE = {"onnxruntime", "kyuteye", "wandb"}  # nor these: one of two variants; the reference, to compare with; a service
 WHERE_ROS_IS = {"cv_bridge"}  # used if it can be imported
 MOST_LINES = 350
 # Which part may use which, and what that one uses: one way only. Every part may use errors and arguments.
