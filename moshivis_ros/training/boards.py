@@ -12,13 +12,14 @@ from moshivis_ros.errors import MissingDependencyError
 
 
 class Boards:
-    """Close it at the end. project: of Weights & Biases; none if empty. settings: what is told there about the run, which
-    goes on there as well if it is started again in the same ``out``.
+    """A context manager: nothing is written or told before. project: of Weights & Biases; none if empty. settings: what is told
+    there about the run, which goes on there as well if it is started again in the same ``out``.
 
     Raises MissingDependencyError where a project is named and wandb is not installed.
     """
 
     def __init__(self, out: Path, project: str, settings: Mapping[str, Any]) -> None:
+        self._out, self._project, self._settings = out, project, settings
         self._tensorboard: Any = None
         self._run: Any = None
         if project:
@@ -28,14 +29,19 @@ class Boards:
                 raise MissingDependencyError(
                     f"the run is to be logged to the project {project}: pip install wandb"
                 ) from error
-            number = hashlib.sha1(str(out.resolve()).encode()).hexdigest()[:12]
-            self._run = wandb.init(
-                project=project, name=out.name, id=number, resume="allow", dir=str(out), config=dict(settings)
-            )
+            self._wandb = wandb
+
+    def __enter__(self) -> Boards:
+        out = self._out
         if importlib.util.find_spec("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
             self._tensorboard = SummaryWriter(str(out / "tensorboard"))
+        if self._project:
+            number = hashlib.sha1(str(out.resolve()).encode()).hexdigest()[:12]
+            about = {"project": self._project, "name": out.name, "config": dict(self._settings)}
+            self._run = self._wandb.init(**about, id=number, resume="allow", dir=str(out))
+        return self
 
     def show(self, values: Mapping[str, float], step: int) -> None:
         if self._tensorboard is not None:
@@ -44,7 +50,7 @@ class Boards:
         if self._run is not None:
             self._run.log(dict(values), step=step)
 
-    def close(self) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._tensorboard is not None:
             self._tensorboard.close()
         if self._run is not None:

@@ -58,7 +58,7 @@ def tune(settings: Settings) -> bool:
     out.mkdir(parents=True, exist_ok=True)
     data = read(options.data)
     weights, config = checkpoint(options)
-    boards = Boards(out, options.wandb, plain(settings)) if accelerator.is_main_process else None
+    boards = Boards(out, options.wandb, plain(settings))
     tokenizer = Tokenizer.load(weights.parent, config)
     dtype = torch.bfloat16 if settings.bfloat16 else torch.float32
     prepared = Prepared(Path(options.cache or out / "cache"), weights, config, dtype)
@@ -92,11 +92,8 @@ def tune(settings: Settings) -> bool:
         print(describe(model), flush=True)
     ear = Ear(out, weights, config, tokenizer)
     run = _Run(settings, options, accelerator, network, learner, optimizer, batches, ear, boards, out)
-    try:
+    with boards if accelerator.is_main_process else nullcontext():
         step = run.steps(step, spent)
-    finally:
-        if boards is not None:
-            boards.close()
     if step < settings.steps:
         return False
     if accelerator.is_main_process:
@@ -155,7 +152,7 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         batches: Batches,
         ear: Ear,
-        boards: Boards | None,
+        boards: Boards,
         out: Path,
     ) -> None:
         self.settings, self.options, self.accelerator, self.out = settings, options, accelerator, out
@@ -194,8 +191,7 @@ class _Run:
                     log.write(json.dumps({"step": step, "seconds": seconds, **values}) + "\n")
                     log.flush()
                     bar.show(step, values)
-                    if self.boards is not None:
-                        self.boards.show(values, step)
+                    self.boards.show(values, step)
                 if main and (now - saved > settings.save_every or last):
                     save(self.out, self.learning, self.optimizer, step, spent + now - start)
                     saved = now

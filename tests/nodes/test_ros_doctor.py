@@ -14,6 +14,7 @@ from moshivis_ros.nodes import doctor
 def test_messages_to_itself_and_cameras(robot: Robot, monkeypatch: pytest.MonkeyPatch) -> None:
     for patience in ("PATIENCE", "FOUND"):  # of a busy machine; each ends when what it waits for is there
         monkeypatch.setattr(doctor, patience, TIMEOUT)
+    monkeypatch.setattr(doctor, "LOOK", 6.0)
     over = threading.Event()
     raw = robot.node.create_publisher(Image, "front/image", 5)
     compressed = robot.node.create_publisher(CompressedImage, "back/image/compressed", 5)
@@ -28,7 +29,11 @@ def test_messages_to_itself_and_cameras(robot: Robot, monkeypatch: pytest.Monkey
     camera = threading.Thread(target=publish)
     camera.start()
     try:
-        findings = list(doctor.examine())
+        findings = []
+        for found in doctor.examine():
+            findings.append(found)
+            if found.name == "large image":  # a camera of which nothing is known yet when it begins to look for them
+                robot.node.create_publisher(Image, "late/image", 5)
     finally:
         over.set()
         camera.join()
@@ -40,7 +45,7 @@ def test_messages_to_itself_and_cameras(robot: Robot, monkeypatch: pytest.Monkey
     )  # whether they arrive is the machine's affair
     assert bool(large.remedy) == (large.state == "wrong")
     told = {found.text.split()[0].rstrip(":").removeprefix(robot.namespace): found for found in cameras}
-    assert set(told) == {"/front/image", "/back/image/compressed", "/silent/image"}
+    assert set(told) == {"/front/image", "/back/image/compressed", "/silent/image", "/late/image"}
     assert told["/front/image"].state == "fine" and "Hz, 160x120 rgb8, 0.06 MB" in told["/front/image"].text
     assert "Hz, jpeg, 0.00 MB" in told["/back/image/compressed"].text
     silent = told["/silent/image"]

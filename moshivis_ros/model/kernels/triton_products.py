@@ -17,7 +17,7 @@ from moshivis_ros.model.kernels.form import INTERPRETED, Rows, rows_of
 
 THREADS = 128  # of a program
 MANY_BYTES = 8192  # of a row in groups, of which four rows at once take more registers than there are
-WHOLE_BYTES = 4096  # of a row of 8 bits without groups: as many, and four rows at once take too many registers as well
+SHORT_BYTES = 4096  # of a row of 8 bits without groups, of which the assembler does no better up to this length
 FEW_ROWS = 4096  # of a matrix that one program for every four rows does not spread over a large GPU
 
 
@@ -47,8 +47,10 @@ def _launch(x: Tensor, layers: Sequence[nn.Module], norm: Any, end: str, **of_en
     vector = 16 // values.element_size()
     vectors = min(THREADS, triton.next_power_of_2(triton.cdiv(values.shape[1], vector)))
     of_program = 1 if rows < FEW_ROWS // 2 else 2 if rows < FEW_ROWS or end == "swiglu" else 4
-    grouped = group not in (0, columns)
-    if values.shape[1] > MANY_BYTES if grouped else values.dtype == torch.int8 and values.shape[1] == WHOLE_BYTES:
+    row_bytes, grouped = values.shape[1], group not in (0, columns)
+    many = grouped and row_bytes > MANY_BYTES
+    short = not grouped and values.dtype == torch.int8 and row_bytes <= SHORT_BYTES
+    if many or short:
         of_program = min(of_program, 2)
     of_program = max(of_program, THREADS // vectors)  # 16 bytes for every thread
     if INTERPRETED:
