@@ -21,19 +21,18 @@ def test_messages_to_itself_and_cameras(robot: Robot, monkeypatch: pytest.Monkey
     robot.node.create_publisher(Image, "silent/image", 5)
 
     def publish() -> None:
+        late = None
         image = Image(width=160, height=120, step=480, encoding="rgb8", data=bytes(480 * 120))
         while not over.wait(0.05):
+            if late is None and raw.get_subscription_count():  # it has looked for cameras once
+                late = robot.node.create_publisher(Image, "late/image", 5)
             raw.publish(image)
             compressed.publish(CompressedImage(format="jpeg", data=b"12345"))
 
     camera = threading.Thread(target=publish)
     camera.start()
     try:
-        findings = []
-        for found in doctor.examine():
-            findings.append(found)
-            if found.name == "large image":  # a camera of which nothing is known yet when it begins to look for them
-                robot.node.create_publisher(Image, "late/image", 5)
+        findings = list(doctor.examine())
     finally:
         over.set()
         camera.join()
