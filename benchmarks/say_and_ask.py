@@ -6,8 +6,8 @@
 Questions are spoken by the voice command, in phrasings that training never had, about pictures that it never saw; once
 as they are, and once each after a sentence that the robot was told to say. Sentences are its own answers to them, that
 nobody asked for now, and others of the same words. What is understood is judged by Whisper (faster-whisper), which knows
-English, not our words; beside it stand its word error rates of the robot's own answers and of espeak-ng with the robot's
-voice.
+English, not our words; beside it stand its word error rates of the robot's own answers and of the voice that the robot has learned
+(Kokoro: pip install .[voices], and its speakers, see docs/builtin_training.md).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from moshivis_ros.conversation import FRAME_SECONDS, FRAME_SIZE, Asking, Saying
 from moshivis_ros.evaluation.intelligibility import word_error_rate, words_of
 from moshivis_ros.evaluation.scoring import questions, score
 from moshivis_ros.training import dialogues
-from moshivis_ros.training.pictures import pool
+from moshivis_ros.training.pictures import pictures as tables
+from moshivis_ros.training.pool import pool
 from moshivis_ros.training.speakers import ROBOT
 from moshivis_ros.vision.refresh_policy import Settings
 
@@ -121,7 +122,7 @@ def main() -> None:
     whisper = Whisper(args.whisper)
     conversation = Conversation.load(args.model, seed=1, refresh=Settings(policy="manual"))
     siglip = conversation.config.siglip
-    pictures = pool(args.pictures, 120, 98, siglip.image_size, siglip.patch_size)
+    pictures = pool(args.pictures, 120, 98, siglip.image_size, siglip.patch_size, tables)
     kinds = tuple(dialogues.QUESTIONS)
     asked = questions(random.Random(5), pictures, -(-args.questions // len(kinds)), kinds)[: args.questions]
 
@@ -161,12 +162,12 @@ def main() -> None:
     print(
         f"say: audible after {np.median(begin):.2f} s, at most {max(begin):.2f} s (frames of {FRAME_SECONDS} s)"
     )
-    espeak = [(text, ROBOT.say(text).pcm) for text in texts]
+    voice = [(text, ROBOT.say(text).pcm) for text in texts]
     for name, spoken in (
         ("its own answers to questions", own),
         ("say, the same answers, that nobody asked for", said["answers"]),
         ("say, other sentences", said["others"]),
-        ("espeak-ng, the same answers", espeak),
+        ("its voice, the same answers", voice),
     ):
         print(f"{name}: {whisper.error_rate(spoken)}", flush=True)
 

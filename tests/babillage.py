@@ -15,13 +15,14 @@ from pyarrow import parquet
 from moshivis_ros.audio.files import write
 from moshivis_ros.audio.resample import resample
 from moshivis_ros.training import dialogues, speakers
-from moshivis_ros.training.pictures import pool
+from moshivis_ros.training.pictures import pictures as tables
+from moshivis_ros.training.pool import pool
 from moshivis_ros.training.voices import EspeakVoice
 
 
 def small(folder: Path, pictures: int = 6) -> Path:
     """Of each picture a caption to be said, the place and the colour of something."""
-    views = pool(folder / "drawn.npz", 40, 7, 112, 14)
+    views = pool(folder / "drawn.npz", 40, 7, 112, 14, tables)
     rng = random.Random(3)
     rows: dict[str, list[dict[str, Any]]] = {"coco": [], "ocrvqa": [], "vqav2": []}
     captions, people, places = [], [], {}

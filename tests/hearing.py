@@ -12,6 +12,7 @@ from moshivis_ros.training import speakers
 from moshivis_ros.training.voices import EspeakVoice
 
 USER = EspeakVoice("en-us+m3", rate=160, pitch=50)
+OTHER = EspeakVoice("gmw/en+f2", rate=170)
 
 
 def whisper() -> Path:

@@ -38,7 +38,6 @@ from moshivis_ros.data.voices import Somewhere, voice
 from moshivis_ros.data.writer import Endpoint, Message
 from moshivis_ros.errors import AudioError, ConfigError, EndpointError, MissingDependencyError, OutputError
 from moshivis_ros.recording.recorded import Said
-from moshivis_ros.training import speakers
 from moshivis_ros.training.voices import EspeakVoice, Speech, Word
 
 try:
@@ -483,6 +482,23 @@ def test_a_program_is_a_voice_whatever_its_rate(tmp_path: Path) -> None:
         )(random.Random(0)).say("Hello.")
 
 
+def test_a_dialogue_with_words_that_the_miniature_never_learned_is_left_out(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = ("It is red.", "It is a ball.", "It is on the left.", "I see two.", "I am very young.", "No, there is none.")
+
+    def answer(messages: list[dict[str, Any]]) -> str:
+        line = well(messages)
+        if "metres" in line and "A grey wall." not in str(messages[0]["content"]):
+            return known[len(messages) // 2 % len(known)]
+        return line
+
+    with chat_server(answer) as server:
+        assert make(out := tmp_path / "out", photos, server.url, "--kinds", "PROP", "--voice", "miniature") == 0
+    assert "left out: 1 (a word that the voice cannot say 1)" in capsys.readouterr().out
+    check_whole(out, 2)
+
+
 def test_a_recording_becomes_a_sample(tmp_path: Path, capsys: Any) -> None:
     bag, out = question(tmp_path / "recorded.1"), tmp_path / "out"
     assert main(["make-dialogues", str(out), "--from-bag", str(bag)]) == 0
@@ -547,7 +563,7 @@ def test_whisper_finds_words_where_espeak_says_them() -> None:
     pytest.importorskip("faster_whisper")
     aligner = WhisperAligner(str(whisper()), device="cpu")
     text = "The small table, in the corner, has 3 yellow lemons on it."
-    speech = speakers.ROBOT.say(text)
+    speech = EspeakVoice().say(text)
     words = aligner(text, speech.pcm)
     assert [word.text for word in words] == text.split()
     apart = [abs(found.start - true.start) for found, true in zip(words, speech.words)]

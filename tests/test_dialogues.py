@@ -83,6 +83,20 @@ def test_test_phrasings_are_not_in_training() -> None:
     assert not seen & held
 
 
+def test_speech_that_is_no_question_is_new_to_the_model_when_it_is_tested() -> None:
+    """No phrase of more than two words, and no word of no language, is in both."""
+    parts = []
+    for held_out in (False, True):
+        rng = random.Random(0)
+        said = {dialogues.unknown(rng, held_out).question for _ in range(20000)}
+        assert len(said) > 60
+        spoken = [re.findall(r"[\w']+", text.lower()) for text in said]
+        phrases = {tuple(words[k : k + 3]) for words in spoken for k in range(len(words) - 2)}
+        parts.append((said, phrases, {word for words in spoken for word in words if len(word) > 5}))
+    for train, test in zip(*parts):
+        assert not train & test
+
+
 def test_test_phrasings_have_only_words_of_training_questions() -> None:
     rng = random.Random(0)
     asked = [dialogues.exchange(rng, dialogues.random_view(rng)).question for _ in range(20000)]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
-from moshivis_ros.evaluation.dialogue_test import Result, below
+from moshivis_ros.cli import main
+from moshivis_ros.evaluation import dialogue_test
+from moshivis_ros.evaluation.dialogue_test import below
+from moshivis_ros.evaluation.examination import Result
 from moshivis_ros.evaluation.scoring import Score, auc, score
 from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Exchange
@@ -62,3 +66,13 @@ def test_auc() -> None:
     assert auc([1, 2], [3, 4]) == 0
     assert auc([1, 4], [2, 3]) == 0.5
     assert auc([1, 1], [1]) == 0.5
+
+
+def test_a_recogniser_without_the_robots_takes_is_told_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dialogue_test, "load_model", lambda *_, **__: pytest.fail("loaded"))
+    takes = tmp_path / "takes"
+    assert main(["eval", "builtin", "--recogniser", str(tmp_path / "r.safetensors"), "--robot", str(takes)]) == 2
+    told = capsys.readouterr().err
+    assert f"moshivis_ros.training.make_takes {takes}" in told and "--robot" in told

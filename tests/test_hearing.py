@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hearing import pause, spoken, whisper
+from hearing import OTHER, pause, spoken, whisper
 
 from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.hearing import FRAME_SECONDS, FRAME_SIZE
@@ -18,7 +18,6 @@ from moshivis_ros.hearing.detector import SpeechDetector
 from moshivis_ros.hearing.own_voice import OwnVoice, level
 from moshivis_ros.hearing.recogniser import LONGEST, Recogniser
 from moshivis_ros.hearing.utterances import Utterance, Utterances
-from moshivis_ros.training.speakers import ROBOT
 
 FRAME = round(FRAME_SECONDS * 1e9)  # nanoseconds
 
@@ -33,7 +32,7 @@ def user(text: str) -> np.ndarray:
 
 
 def robot(text: str) -> np.ndarray:
-    return spoken(text, ROBOT, rate=16000)
+    return spoken(text, OTHER, rate=16000)
 
 
 def silence(seconds: float) -> np.ndarray:

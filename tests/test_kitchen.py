@@ -8,10 +8,12 @@ import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moshivis_ros.cli import main
 from moshivis_ros.data import prompts
+from moshivis_ros.errors import WordsError
 from moshivis_ros.evaluation.scoring import score
 from moshivis_ros.kitchen import endpoint, questions
 from moshivis_ros.model.checkpoint import resolve
@@ -20,6 +22,7 @@ from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.training import dialogues, speakers
 from moshivis_ros.training.dialogues import Exchange, Item
 from moshivis_ros.training.folder import read
+from moshivis_ros.training.own_voice import OwnVoice
 
 VIEW = (Item("robot", "orange", "on the left"), Item("ball", "blue", "in the middle"), Item("robot", "red", "on the right"))
 
@@ -85,9 +88,16 @@ def test_what_nobody_asked_is_not_answered_by_a_guess() -> None:
         endpoint.Templates()([{"role": "system", "content": prompts.SWITCHED}, {"role": "user", "content": "Why?"}])
 
 
-def test_the_voice_of_the_miniature_says_all_of_any_text() -> None:
-    for text in ("I see a red robot and a blue ball.", "I see a dog's tail on the mat.", "It is red."):
-        speech = speakers.InParts().say(text)
+def test_the_miniature_says_its_own_answers_for_the_dialogues() -> None:
+    voice = OwnVoice()
+    robot = speakers.InParts(voice)
+    for text in ("I see a red robot and a blue ball.", "It is red."):
+        speech = robot.say(text)
         assert [word.text for word in speech.words] == text.split()
-        assert all(a.end <= b.end for a, b in zip(speech.words, speech.words[1:]))
-        assert speech.words[-1].end < len(speech.pcm) / 24000
+        assert all(a.start < b.start and a.end <= b.end for a, b in zip(speech.words, speech.words[1:]))
+        assert speech.words[-1].start < len(speech.pcm) / 24000
+        loud = [np.abs(speech.pcm[round(24000 * w.start) :][: round(24000 * 0.4)]).max() for w in speech.words]
+        assert min(loud) > 0.05  # something is said at the time of every word
+    assert voice.say("It is red.") is voice.say("It is red.")
+    with pytest.raises(WordsError, match="dog's"):
+        robot.say("I see a dog's tail on the mat.")

@@ -15,7 +15,8 @@ from moshivis_ros.cli import main
 from moshivis_ros.errors import MissingDependencyError
 from moshivis_ros.evaluation.look import PAGE
 from moshivis_ros.evaluation.look_training import LOG
-from moshivis_ros.training.pictures import pool
+from moshivis_ros.training.pictures import pictures
+from moshivis_ros.training.pool import pool
 from moshivis_ros.training.voices import EspeakVoice
 
 
@@ -93,7 +94,7 @@ def test_a_checkpoint_answers_about_pictures_aloud(tmp_path: Path) -> None:
         EspeakVoice().say("Hello.")
     except MissingDependencyError as error:
         pytest.skip(str(error))
-    drawn = pool(tmp_path / "pictures.npz", 12, 1, 112, 14)
+    drawn = pool(tmp_path / "pictures.npz", 12, 1, 112, 14, pictures)
     out = tmp_path / "page"
     arguments = ("--pictures", str(tmp_path / "pictures.npz"), "--questions", "2", "--out", str(out))
     assert main(["look", "builtin", *arguments]) == 0

@@ -20,7 +20,9 @@ from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Item
 from moshivis_ros.training.image_stage import FILE, _labels, _mirrored
 from moshivis_ros.training.lm_stage import model_of
-from moshivis_ros.training.pictures import BACKGROUND, Pool, pool
+from moshivis_ros.training.pictures import BACKGROUND
+from moshivis_ros.training.pictures import pictures as tables
+from moshivis_ros.training.pool import Pool, pool
 from moshivis_ros.training.samples import Composer, Weights
 from moshivis_ros.training.train import Settings, network_of, train
 
@@ -35,7 +37,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pictures") / "pictures.npz"
-    pool(path, 12, 1, SIGLIP.image_size, SIGLIP.patch_size)
+    pool(path, 12, 1, SIGLIP.image_size, SIGLIP.patch_size, tables)
     return path
 
 
@@ -120,7 +122,7 @@ def test_the_look_goes_from_thing_to_thing_with_the_words_of_a_description(tmp_p
 
 
 def test_the_labels_of_a_mirrored_picture_are_those_of_what_it_shows(drawn: Path) -> None:
-    pictures = pool(drawn, 12, 1, SIGLIP.image_size, SIGLIP.patch_size)
+    pictures = pool(drawn, 12, 1, SIGLIP.image_size, SIGLIP.patch_size, tables)
     # The same pictures seen in a mirror: what was the first thing from the left is the last one.
     grid = SIGLIP.grid
     counts = [len(view) for view in pictures.views]

@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pytest
 from safetensors.torch import load_file
 
-from moshivis_ros.model.checkpoint import BUILTIN
 from moshivis_ros.training import acoustics, make_takes, speakers
-from moshivis_ros.training.people import FliteVoice, trimmed
+from moshivis_ros.training.people import FliteVoice, aligned, trimmed
 from moshivis_ros.training.voices import SAMPLE_RATE, EspeakVoice, Speech, Word
 
 CONFIG = Path(__file__).parents[1] / "moshivis_ros" / "training" / "configs" / "builtin"
@@ -104,8 +103,6 @@ def test_flite_says_when_each_word_comes() -> None:
 @needs_espeak
 @needs_flite
 def test_a_voice_without_phonemes_gets_those_of_espeak_in_its_own_words_time() -> None:
-    from moshivis_ros.training.hearing_stage import aligned
-
     slow = trimmed(EspeakVoice("en-us", rate=110).say(TEXT))
     guessed = aligned(TEXT, Speech(slow.pcm, slow.words))
     # Pauses apart: whether espeak tells one more depends on what it has said before.
@@ -117,20 +114,24 @@ def test_a_voice_without_phonemes_gets_those_of_espeak_in_its_own_words_time() -
 
 @needs_espeak
 @needs_flite
-def test_the_hearing_stage_changes_the_encoder_alone(tmp_path: Path) -> None:
-    """So what the robot says, and what its tokens mean, stays."""
+def test_the_decoder_learns_alone_when_the_tokens_must_stay(tmp_path: Path) -> None:
+    """So a language model can learn them at the same time."""
     pytest.importorskip("pyroomacoustics")
     from moshivis_ros.training.train import Settings, train
 
-    make_takes.write(tmp_path / "takes" / "00000.npz", TEXT, EspeakVoice("en-us+f3").say(TEXT))
-    options = {"model": str(CONFIG), "start": "builtin", "takes": str(tmp_path / "takes")}
-    options |= {"batch": 2, "counted": 4, "spoken": 2}  # type: ignore[dict-item]
-    out = tmp_path / "out"
-    assert train(Settings("hearing", str(out), steps=2, learning_rate=1e-3, options=options))
-    before, after = (load_file(folder / "mimi.safetensors") for folder in (BUILTIN, out))
+    for who in ("robot", "people"):
+        for k in range(2):  # the first is for the check
+            make_takes.write(tmp_path / who / f"{k:05}.npz", TEXT, EspeakVoice("en-us+f3").say(TEXT))
+    options = {"model": str(CONFIG), "robot": str(tmp_path / "robot"), "people": str(tmp_path / "people")}
+    options |= {"spoken": 2, "said": 1, "heard": 2, "wanted": 99.0, "wanted_phonemes": 0.0}  # type: ignore[dict-item]
+    first, last = tmp_path / "first", tmp_path / "last"
+    assert train(Settings("codec", str(first), steps=2, learning_rate=1e-3, options=options))
+    options |= {"start": str(first), "train": "decoder", "heard": 0, "wanted_phonemes": 1.0}  # type: ignore[dict-item]
+    assert train(Settings("codec", str(last), steps=2, learning_rate=1e-3, options=options))
+    before, after = (load_file(folder / "mimi.safetensors") for folder in (first, last))
     changed = {name.split(".")[0] for name in before if not np.array_equal(before[name], after[name])}
     assert before.keys() == after.keys()
-    assert changed and changed <= {"encoder", "encoder_transformer", "downsample"}
+    assert "decoder" in changed and changed <= {"decoder", "decoder_transformer", "upsample"}
 
 
 @needs_espeak
@@ -140,7 +141,7 @@ def test_voices_for_judging_are_asked_once_and_never_trained_with(
     """What is finished is not asked again."""
     from moshivis_ros.cli import main
     from moshivis_ros.evaluation import dialogue_test, voices_test
-    from moshivis_ros.training.pictures import pool as draw
+    from moshivis_ros.training.pool import pool as draw
     from moshivis_ros.training.utterances import FLITE_USER
 
     names = {voice.name for voice in voices_test.JUDGES.values() if hasattr(voice, "name")}

@@ -19,7 +19,7 @@ from moshivis_ros.data.folder import SampleFolder, Shown
 from moshivis_ros.data.pictures import Photo, encoded
 from moshivis_ros.data.script import SWITCH, Author, RejectedError, Script, Tokens
 from moshivis_ros.data.writer import Writer
-from moshivis_ros.errors import EndpointError, ImageError
+from moshivis_ros.errors import EndpointError, ImageError, WordsError
 from moshivis_ros.training.folder import MAIN
 from moshivis_ros.training.make_dialogues import speak
 from moshivis_ros.training.voices import Voice
@@ -211,7 +211,11 @@ def _keep(
         return
     rng = random.Random(f"speech {plan.seed} {name}")
     robot, user = voices(rng)
-    spoken = speak(rng, script.exchanges, robot, user)
+    try:
+        spoken = speak(rng, script.exchanges, robot, user)
+    except WordsError:
+        folder.reject(name, "a word that the voice cannot say")
+        return
     image = folder.picture(photo.name, *written.picture)
     folder.speechless(image, script.caption, rng.choice(prompts.SPEECHLESS))
     first = script.exchanges[0]  # nothing was said before it that one must know

@@ -1,7 +1,7 @@
 """Voices by their names on the command line, all with the `say` of training.voices.Voice.
 
-espeak            the robot's voice of the miniature; as a user's, another of eleven in each dialogue, at another rate and pitch
-miniature         the robot's voice as the miniature has learned it, with a pause between the things that it names
+espeak            one of espeak-ng's; as a user's, another of eleven in each dialogue, at another rate and pitch
+miniature         the miniature itself, with a pause between the things that it names; it has few words
 espeak:NAME       one of espeak-ng's (`espeak-ng --voices`)
 piper:FILE        a voice of Piper (FILE.onnx and FILE.onnx.json); FILE#3 its third speaker, FILE of many another each time
 command:LINE      any program: {text} and {out} (a WAV file to write) in it are filled in; without {text} it reads the text,
@@ -27,6 +27,7 @@ from moshivis_ros.audio.files import read
 from moshivis_ros.data.aligner import Aligner
 from moshivis_ros.errors import AudioError, ConfigError, MissingDependencyError
 from moshivis_ros.training import acoustics, speakers
+from moshivis_ros.training.own_voice import OwnVoice
 from moshivis_ros.training.voices import (
     SAMPLE_RATE,
     EspeakVoice,
@@ -38,6 +39,7 @@ from moshivis_ros.training.voices import (
     mended,
 )
 
+ESPEAK = EspeakVoice("gmw/en+f2", rate=170)  # the robot's
 TIMEOUT = 120.0  # seconds for a program to say a line
 LEAST = 0.1  # seconds of sound that a line has at least
 
@@ -48,9 +50,10 @@ def voice(name: str, user: bool) -> Callable[[random.Random], Voice]:
     if kind == "espeak":
         if what:
             return lambda rng: EspeakVoice(what)
-        return speakers.user if user else (lambda rng: speakers.ROBOT)
+        return speakers.user if user else (lambda rng: ESPEAK)
     if name == "miniature":
-        return lambda rng: speakers.InParts()
+        own = speakers.InParts(OwnVoice())
+        return lambda rng: own
     if kind == "piper" and what:
         file, _, number = what.partition("#")
         if number and not number.isdecimal():

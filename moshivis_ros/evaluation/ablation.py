@@ -17,14 +17,8 @@ import numpy as np
 import torch
 
 from moshivis_ros import arguments
-from moshivis_ros.evaluation.dialogue_test import (
-    KIND_ORDER,
-    Examination,
-    Result,
-    held_out_library,
-    look,
-    mimi_of,
-)
+from moshivis_ros.evaluation.dialogue_test import KIND_ORDER
+from moshivis_ros.evaluation.examination import Examination, Result, held_out_library, look, mimi_of
 from moshivis_ros.evaluation.scoring import auc, questions
 from moshivis_ros.model.checkpoint import resolve
 from moshivis_ros.model.config import ModelConfig
@@ -32,7 +26,8 @@ from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.sampling import Sampling
 from moshivis_ros.training.lm_stage import model_of, remove_gates
-from moshivis_ros.training.pictures import Pool, pool
+from moshivis_ros.training.pictures import pictures as tables
+from moshivis_ros.training.pool import Pool, pool
 from moshivis_ros.training.train import Settings, flush_denormals, train
 from moshivis_ros.training.utterances import Library
 
@@ -120,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     base = Settings.load(args.config)
     config = ModelConfig.load(base.options["model"])
     siglip = config.siglip
-    pictures = pool(args.pictures, 1500, 99, siglip.image_size, siglip.patch_size)
+    pictures = pool(args.pictures, 1500, 99, siglip.image_size, siglip.patch_size, tables)
     library = held_out_library(mimi_of(resolve(args.codec), config), args.seed)
     rows = [HEAD]
     runs: list[tuple[str, str, int]] = [(f"{share} %", "lm", share) for share in args.shares]

@@ -25,7 +25,7 @@ from moshivis_ros.evaluation import babillage
 from moshivis_ros.evaluation.asker import Asker
 from moshivis_ros.evaluation.babillage import Sample
 from moshivis_ros.evaluation.context_switch import context_switch
-from moshivis_ros.evaluation.dialogue_test import FORMS, mimi_of
+from moshivis_ros.evaluation.examination import FORMS, mimi_of
 from moshivis_ros.evaluation.free_running import Reply, Turn
 from moshivis_ros.evaluation.metrics import vqa
 from moshivis_ros.evaluation.metrics.cider import cider

@@ -10,148 +10,37 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from moshivis_ros import arguments
 from moshivis_ros.conversation import FRAME_SECONDS
 from moshivis_ros.errors import CheckpointError
-from moshivis_ros.evaluation.free_running import TURN, Reply, Turn, converse
+from moshivis_ros.evaluation import driving, voices_test
+from moshivis_ros.evaluation.examination import (
+    FORMS,
+    Examination,
+    Result,
+    held_out_library,
+    look,
+    mimi_of,
+)
 from moshivis_ros.evaluation.intelligibility import Recogniser, speech_line
-from moshivis_ros.evaluation.scoring import Score, auc, questions, same_question, score
+from moshivis_ros.evaluation.scoring import Score, auc, questions, score
 from moshivis_ros.model.checkpoint import load_model, resolve
-from moshivis_ros.model.codec import build_mimi, released_layout
 from moshivis_ros.model.config import ModelConfig
-from moshivis_ros.model.image_encoder import normalize
-from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.tokenizer import Tokenizer
-from moshivis_ros.model.weights import load_into
 from moshivis_ros.sampling import Sampling
-from moshivis_ros.training import dialogues, utterances
-from moshivis_ros.training.dialogues import Exchange
-from moshivis_ros.training.pictures import Pool, pool
-from moshivis_ros.training.utterances import Library
+from moshivis_ros.training import dialogues
+from moshivis_ros.training.make_takes import Kept
+from moshivis_ros.training.pictures import pictures as tables
+from moshivis_ros.training.pool import pool
 
 KIND_ORDER = tuple(dialogues.QUESTIONS)
-FORMS = {
-    "written": "written prompt",
-    "heard": "spoken prompt, text answer",
-    "spoken": "spoken prompt, spoken answer",
-}
 SILENCE_MINUTES = 10
 GATE_BINS = 8
-
-
-@torch.no_grad()
-def look(model: MoshiVis, pictures: Pool) -> Tensor:
-    """Encoder tokens [n, N, hidden] of all pictures."""
-    parts = []
-    for start in range(0, len(pictures), 100):
-        pixels = torch.from_numpy(pictures.pixels[start : start + 100]).permute(0, 3, 1, 2)
-        parts.append(model.image_prefix.enc.model(normalize(pixels)))
-    return torch.cat(parts)
-
-
-@dataclass
-class Result:
-    scores: dict[str, list[Score]]
-    blind: dict[str, list[Score]]
-    replies: list[tuple[Exchange, Reply]]
-
-
-class Examination:
-    """One model asked in one form (written, heard or spoken), always free-running."""
-
-    def __init__(
-        self,
-        model: MoshiVis,
-        tokenizer: Tokenizer,
-        pictures: Pool,
-        tokens: Tensor,
-        form: str,
-        library: Library | None,
-        sampling: Sampling,
-        seed: int,
-    ) -> None:
-        self.model, self.tokenizer, self.sampling, self.seed = model, tokenizer, sampling, seed
-        self.pictures, self.tokens = pictures, tokens
-        self.form, self.library = form, library
-
-    def ask(self, asked: list[tuple[Exchange, int]], blind: bool = True, things: Sequence[str] = dialogues.KINDS) -> Result:
-        """All questions with their pictures and, ``blind``, with those of others; ``things`` as in score()."""
-        result = Result(defaultdict(list), defaultdict(list), [])
-        others = list(range(len(asked)))
-        random.Random(self.seed).shuffle(others)
-        for scores, order in ((result.scores, range(len(asked))), (result.blind, others)):
-            if scores is result.blind and not blind:
-                break
-            talks = [[Turn(exchange, self.tokens[asked[k][1]])] for (exchange, _), k in zip(asked, order)]
-            for (exchange, _), (reply,) in zip(asked, self._converse(talks)):
-                scores[exchange.kind].append(score(exchange, reply.text, things))
-                if scores is result.scores:
-                    result.replies.append((exchange, reply))
-        return result
-
-    def swap(self, count: int) -> tuple[int, int]:
-        """The same question before and after the picture changes: second answers right, of so many first ones."""
-        rng = random.Random(f"swap {self.seed}")
-        talks: list[list[Turn]] = []
-        while len(talks) < count:
-            kind = rng.choice(("colour", "place", "number", "thing"))
-            a, b = rng.sample(range(len(self.pictures)), 2)
-            first = dialogues.QUESTIONS[kind](rng, self.pictures.views[a], True)
-            second = first and same_question(rng, first, self.pictures.views[b])
-            if first and second and second.answer != first.answer:
-                talks.append([Turn(first, self.tokens[a]), Turn(second, self.tokens[b])])
-        judged = self._judge(talks)
-        return sum(one and two for one, two in judged), sum(one for one, _ in judged)
-
-    def switch(self, count: int) -> tuple[float, float, float]:
-        """The context switch: shares of right answers to small talk without a picture, to small talk after a question
-        about the picture, and to a question about the picture after that."""
-        rng = random.Random(f"switch {self.seed}")
-        talks: list[list[Turn]] = []
-        while len(talks) < count:
-            n = rng.randrange(len(self.pictures))
-            about = (dialogues.colour, dialogues.small_talk, dialogues.place)
-            asked = [exchange for ask in about if (exchange := ask(rng, self.pictures.views[n], True))]
-            if len(asked) == len(about):
-                talks.append([Turn(exchange, self.tokens[n]) for exchange in asked])
-        alone = self._judge([[Turn(talk[1].exchange, None)] for talk in talks])
-        among = np.mean(self._judge(talks), axis=0)
-        return float(np.mean(alone)), float(among[1]), float(among[2])
-
-    def combination(self, count: int) -> tuple[int, int]:
-        """COMB of the paper, a general question and then a mix: right answers to the mix, of so many."""
-        rng = random.Random(f"combination {self.seed}")
-        talks: list[list[Turn]] = []
-        for n in (rng.randrange(len(self.pictures)) for _ in range(count)):
-            view = self.pictures.views[n]
-            mix = [dialogues.exchange(rng, view, held_out=True) for _ in range(2)]
-            talks.append([Turn(one, self.tokens[n]) for one in (dialogues.describe(rng, view, True), *mix)])
-        judged = [right for _, *mix in self._judge(talks) for right in mix]
-        return sum(judged), len(judged)
-
-    def false_starts(self, minutes: float) -> int:
-        """How often it began to speak while nobody said anything."""
-        rng = random.Random(f"silence {self.seed}")
-        turns = round(minutes * 60 / (TURN * FRAME_SECONDS))
-        talks = [[Turn(None, self.tokens[rng.randrange(len(self.pictures))])] * 2 for _ in range(turns // 2)]
-        return sum(bool(reply.text) for replies in self._converse(talks) for reply in replies)
-
-    def _judge(self, talks: Sequence[Sequence[Turn]]) -> list[list[bool]]:
-        return [
-            [score(turn.exchange, reply.text).right for turn, reply in zip(talk, said) if turn.exchange]
-            for talk, said in zip(talks, self._converse(talks))
-        ]
-
-    def _converse(self, talks: Sequence[Sequence[Turn]]) -> list[list[Reply]]:
-        return converse(self.model, self.tokenizer, talks, self.form, self.library, self.sampling, self.seed)
 
 
 def share(scores: Sequence[Score]) -> str:
@@ -257,13 +146,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="also say whether the speech can be understood, by this recogniser (trained in minutes if it is not there)",
     )
+    parser.add_argument(
+        "--robot", default="build/builtin/robot", help="takes of the robot's voice, to train it with (%(default)s)"
+    )
     parser.add_argument("--write", help="markdown file for the tables")
     parser.add_argument(
         "--least", type=float, default=0.0, help="percent; fail if fewer answers of any kind are right"
     )
-    parser.add_argument(
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
         "--voices", choices=("held-out",), help="ask in the voices kept for judging instead, one row each"
     )
+    other.add_argument("--driving", action="store_true", help="ask a robot that drives through rooms instead")
     parser.add_argument("--rooms", action="store_true", help="and in a room with noise; with --voices")
     parser.add_argument("--show", type=int, default=0, help="print so many questions with their answers")
 
@@ -271,23 +165,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     torch.set_num_threads(1)
+    robot = Kept(args.robot) if args.recogniser else None
     folder = resolve(args.model)
     config = ModelConfig.load(folder)
     model = load_model(folder, "cpu", torch.float32, adapters=args.adapters)
     tokenizer = Tokenizer.load(folder, config)
+    sampling = Sampling(text_temperature=args.text_temperature, audio_temperature=args.audio_temperature)
+    mimi = mimi_of(folder, config) if args.voices or set(args.forms) != {"written"} else None
+    library = held_out_library(mimi, args.seed) if mimi and not args.voices else None
+    if args.driving:
+        return driving.run(args, model, tokenizer, sampling, library)
     siglip = config.siglip
-    pictures = pool(args.pictures, 1500, 99, siglip.image_size, siglip.patch_size)
+    pictures = pool(args.pictures, 1500, 99, siglip.image_size, siglip.patch_size, tables)
     tokens = look(model, pictures)
     asked = questions(random.Random(f"questions {args.seed}"), pictures, args.per_kind, KIND_ORDER)
-    sampling = Sampling(text_temperature=args.text_temperature, audio_temperature=args.audio_temperature)
     if args.voices:
-        from moshivis_ros.evaluation import voices_test  # which asks by what is in this module
         one = Examination(model, tokenizer, pictures, tokens, "spoken", None, sampling, args.seed)
-        return voices_test.run(args, folder, mimi_of(folder, config), asked, one)
-    library = mimi = None
-    if set(args.forms) != {"written"}:
-        mimi = mimi_of(folder, config)
-        library = held_out_library(mimi, args.seed)
+        return voices_test.run(args, folder, mimi, asked, one)
     results, lines = {}, []
     for form in args.forms:
         one = Examination(model, tokenizer, pictures, tokens, form, library, sampling, args.seed)
@@ -297,10 +191,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"{exchange.kind:10} {exchange.question:45} | {exchange.answer:45} | {reply.text}")
         lines += ["", f"**{FORMS[form]}**", ""]
         lines += [f"- {line}" for line in findings(one, results[form], 2 * args.per_kind, SILENCE_MINUTES)]
-        if args.recogniser and form == "spoken":
-            recogniser = Recogniser.load_or_train(args.recogniser, mimi)
+        if robot and form == "spoken":
+            recogniser = Recogniser.load_or_train(args.recogniser, mimi, robot.takes)
             said = [(reply.text, reply.audio) for _, reply in results[form].replies]
-            lines.append(f"- speech: {speech_line(recogniser, mimi, said)}")
+            lines.append(f"- speech: {speech_line(recogniser, mimi, robot, said)}")
     command = f"moshivis eval {args.model} --per-kind {args.per_kind} --forms {' '.join(args.forms)} --seed {args.seed}"
     text = "\n".join(
         [
@@ -324,23 +218,6 @@ def run(args: argparse.Namespace) -> int:
     if poor := list(below(results, args.least)):
         raise CheckpointError(f"{args.model} is not good enough, {args.least:g} % wanted: {', '.join(poor)}")
     return 0
-
-
-def mimi_of(folder: Path, config: ModelConfig) -> Any:
-    """The codec of a checkpoint, for whole recordings."""
-    with torch.device("meta"):
-        mimi = build_mimi(config)
-    layout = released_layout(mimi.state_dict())
-    return load_into(mimi, folder / config.mimi_codec, layout, "cpu", torch.float32)
-
-
-def held_out_library(mimi: Any, seed: int) -> Library:
-    """All held-out questions spoken by the user whom training never heard, twice each."""
-    rng = random.Random("held out")
-    texts = {
-        dialogues.exchange(rng, dialogues.random_view(rng), held_out=True).question for _ in range(20000)
-    }
-    return utterances.build(mimi, dict.fromkeys(sorted(texts), 2), {}, seed, held_out=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Can the speech be understood? Word error rates by a small recogniser of our own that knows words, not sentences.
 
-It is trained, when it is first needed, on words drawn at random one after the other, half of them as often as the
-dialogues use them and half from all words alike, spoken by espeak-ng: no order of words is likelier than another, so it
+It is trained, when it is first needed, on the robot's takes (training.make_takes --robot): its words in any order, so it
 cannot hear a sentence into noise. Half of its recordings have gone through the codec whose sound it is to judge: it is
 a recogniser for this codec's sound.
 """
@@ -12,7 +11,6 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,12 @@ from torch import Tensor, nn
 from moshivis_ros.errors import CheckpointError
 from moshivis_ros.model.codec import FRAME_SIZE, SAMPLE_RATE
 from moshivis_ros.model.weights import load_into
-from moshivis_ros.training import speakers
-from moshivis_ros.training.codec_stage import mel_filters
-from moshivis_ros.training.dialogues import exchange, random_view, sentences
-from moshivis_ros.training.utterances import mimi_codes, record
+from moshivis_ros.training import acoustics, speakers
+from moshivis_ros.training.dialogues import parts
+from moshivis_ros.training.make_takes import Kept
+from moshivis_ros.training.speakers import InParts
+from moshivis_ros.training.spectra import mel_filters
+from moshivis_ros.training.utterances import Takes, mimi_codes
 from moshivis_ros.training.voices import Sound, Word
 
 WINDOW, HOP, BANDS = 1024, SAMPLE_RATE // 100, 80
@@ -62,18 +62,15 @@ class Recogniser:
         self.network = nn.ModuleDict({"front": front, "recurrence": recurrence, "out": out})
 
     @classmethod
-    def load_or_train(cls, path: Path | str, mimi: Any) -> Recogniser:
-        """The recogniser of ``path``; trained and written if it is not there or knows other words.
+    def load_or_train(cls, path: Path | str, mimi: Any, takes: Takes) -> Recogniser:
+        """The recogniser of ``path``; trained on the robot's ``takes`` and written if it is not there or knows other words.
 
-        Raises CheckpointError (the file) and MissingDependencyError (espeak-ng, for training).
+        Raises CheckpointError: the file.
         """
         path = Path(path)
-        one = cls(sorted({word for text in sentences() for word in words_of(text)}))
+        one = cls(sorted({word for text in takes for word in words_of(text)}))
         if not path.exists() or _words(path) != one.words:
-            rng = random.Random(0)
-            talks = (exchange(rng, random_view(rng)) for _ in range(1000))
-            used = [word for talk in talks for word in words_of(f"{talk.question} {talk.answer}")]
-            spoken = recordings(used + one.words * (len(used) // len(one.words)), RECORDINGS)
+            spoken = recordings(takes, RECORDINGS)
             half = spoken[: RECORDINGS // 2]
             coded = through(mimi, [sound for _, sound in half])
             spoken[: len(half)] = [(words, sound) for (words, _), sound in zip(half, coded)]
@@ -155,26 +152,22 @@ def _words(path: Path) -> list[str]:
         raise CheckpointError(f"{path} is no recogniser ({error!r}): delete it, and it is trained again") from error
 
 
-def recordings(words: Sequence[str], count: int, seed: int = 0) -> list[Recording]:
-    """The robot's voice, and voices much like it, saying 1 to 8 of ``words`` in any order, in silence or some noise.
-
-    A word that is there twice is drawn twice as often.
-    """
+def recordings(takes: Takes, count: int, seed: int = 0) -> list[Recording]:
+    """Takes, most of them a little faster and higher or slower and lower, in silence or some noise."""
     rng = random.Random(f"recogniser {seed}")
-    found = []
+    texts, found = sorted(takes), []
     for _ in range(count):
-        said = rng.choices(words, k=rng.randint(1, 8))
-        voice = speakers.ROBOT
-        if rng.random() < 0.5:
-            voice = replace(voice, rate=rng.randint(155, 185), pitch=rng.randint(42, 58))
-        text = "".join(word + rng.choice((" ", " ", " ", " ", ", ")) for word in said).rstrip(", ") + "."
-        speech = speakers.louder(voice.say(text), rng.uniform(0.3, 0.8))
+        text = rng.choice(texts)
+        speech = rng.choice(takes[text])
+        if rng.random() < 0.7:
+            speech = acoustics.faster(speech, rng.uniform(0.93, 1.08))
+        speech = speakers.louder(speech, rng.uniform(0.3, 0.8))
         before = rng.randrange(SAMPLE_RATE // 2)
         frames = -(-(before + len(speech.pcm)) // FRAME_SIZE) + rng.randint(1, 8)
         pcm = speakers.noise(rng, frames * FRAME_SIZE, rng.choice(speakers.NOISE_LEVELS))
         pcm[before : before + len(speech.pcm)] += speech.pcm
         shift = before / SAMPLE_RATE
-        timed = [Word(word, one.start + shift, one.end + shift) for word, one in zip(said, speech.words)]
+        timed = [Word(said, one.start + shift, one.end + shift) for one in speech.words for said in words_of(one.text)]
         found.append((timed, pcm))
     return found
 
@@ -207,11 +200,12 @@ def _stack(sounds: Sequence[Sound]) -> Tensor:
 
 
 def speech_line(
-    recogniser: Recogniser, mimi: Any, replies: Sequence[tuple[str, npt.NDArray[np.int64]]]
+    recogniser: Recogniser, mimi: Any, robot: Kept, replies: Sequence[tuple[str, npt.NDArray[np.int64]]]
 ) -> str:
     """Word error rates of replies (own text, own codes [dep_q, T]), beside those of what must be good and bad.
 
-    Frames without a code in every codebook (below 0) are left out, and so are replies without words.
+    Frames without a code in every codebook (below 0) are left out, and so are replies without words. The voice has no
+    takes of what only the model says, a sentence gone wrong: it is judged by the others.
     """
     replies = [(text, codes[:, (codes >= 0).all(0)]) for text, codes in replies if words_of(text)]
     if len({text for text, _ in replies}) < 2:
@@ -219,15 +213,18 @@ def speech_line(
     rng = random.Random(0)
     said = [words_of(text) for text, _ in replies]
     own = [recogniser(mimi_sound(mimi, torch.from_numpy(codes)[None])[0]) for _, codes in replies]
-    spoken = [record(text, rng, robot=True).pcm for text, _ in replies]
-    espeak = [recogniser(sound) for sound in spoken]
-    coded = [recogniser(sound) for sound in through(mimi, spoken)]
     other = [rng.choice([heard for text, heard in zip(said, own) if text != words]) for words in said]
-    rates = [f"{100 * word_error_rate(list(zip(said, heard))):.0f} %" for heard in (own, espeak, coded, other)]
+    whole = [text for text, _ in replies if all(part in robot.takes for part in parts(text))]
+    spoken = [InParts(robot).say(text).pcm for text in whole]
+    voice = [recogniser(sound) for sound in spoken]
+    coded = [recogniser(sound) for sound in through(mimi, spoken)]
+    wanted = [words_of(text) for text in whole]
+    pairs = ((said, own), (wanted, voice), (wanted, coded), (said, other))
+    rates = [f"{100 * word_error_rate(list(zip(texts, heard))):.0f} %" for texts, heard in pairs]
     return (
-        f"{len(replies)} replies, word error rate {rates[0]} of their own text; espeak with the same texts {rates[1]}, "
-        f"after the codec {rates[2]}; another reply's sound {rates[3]} (recogniser of {len(recogniser.words)} words in "
-        "any order, trained on this codec's sound)"
+        f"{len(replies)} replies, word error rate {rates[0]} of their own text; its voice with {len(whole)} of the same texts "
+        f"{rates[1]}, after the codec {rates[2]}; another reply's sound {rates[3]} (recogniser of {len(recogniser.words)} words in "
+        "any order, trained on this voice and this codec's sound)"
     )
 
 

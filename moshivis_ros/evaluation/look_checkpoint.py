@@ -13,7 +13,8 @@ import torch
 
 from moshivis_ros.audio.files import write
 from moshivis_ros.errors import ConfigError
-from moshivis_ros.evaluation.dialogue_test import KIND_ORDER, look, mimi_of
+from moshivis_ros.evaluation.dialogue_test import KIND_ORDER
+from moshivis_ros.evaluation.examination import look, mimi_of
 from moshivis_ros.evaluation.free_running import Reply, Turn, converse
 from moshivis_ros.evaluation.intelligibility import mimi_sound
 from moshivis_ros.evaluation.scoring import questions, score
@@ -23,7 +24,8 @@ from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.sampling import Sampling
 from moshivis_ros.training import utterances
 from moshivis_ros.training.dialogues import Exchange
-from moshivis_ros.training.pictures import pool
+from moshivis_ros.training.pictures import pictures as tables
+from moshivis_ros.training.pool import pool
 from moshivis_ros.training.utterances import Utterance
 
 STYLE = """.right{color:#186a2b}.wrong{color:#b3261e}
@@ -34,7 +36,7 @@ _SEED = 5
 def body(folder: Path, out: Path, pictures: Path, count: int) -> str:
     """HTML of ``count`` held-out questions that the checkpoint is asked; pictures and sound are written to ``out``."""
     config = ModelConfig.load(folder)
-    seen = pool(pictures, 1500, 99, config.siglip.image_size, config.siglip.patch_size)
+    seen = pool(pictures, 1500, 99, config.siglip.image_size, config.siglip.patch_size, tables)
     if (size := seen.pixels.shape[1]) != config.siglip.image_size:
         raise ConfigError(
             f"{pictures} has pictures of {size} pixels, {folder} sees {config.siglip.image_size}: name another file, "

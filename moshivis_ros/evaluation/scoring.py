@@ -13,7 +13,7 @@ from scipy.stats import mannwhitneyu
 
 from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import COLOURS, KINDS, Exchange, View
-from moshivis_ros.training.pictures import Pool
+from moshivis_ros.training.pool import Pool
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from moshivis_ros.evaluation.dialogue_test import Examination
+from moshivis_ros.evaluation.examination import Examination
 from moshivis_ros.evaluation.judges import JUDGES
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.training import acoustics, dialogues, make_takes, speakers, utterances

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from moshivis_ros.evaluation.dialogue_test import Examination, look, mimi_of
+from moshivis_ros.evaluation.examination import Examination, look, mimi_of
 from moshivis_ros.evaluation.scoring import Score
 from moshivis_ros.evaluation.scoring import questions as usual_questions
 from moshivis_ros.kitchen import questions
@@ -21,7 +21,8 @@ from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.sampling import Sampling
 from moshivis_ros.training import dialogues, utterances
 from moshivis_ros.training.dialogues import Exchange
-from moshivis_ros.training.pictures import Picture, Pool, pictures
+from moshivis_ros.training.pictures import Picture, pictures
+from moshivis_ros.training.pool import Pool
 
 FORMS = ("written", "spoken")
 SEED = 7_000  # of pictures and questions that training never has

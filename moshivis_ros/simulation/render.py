@@ -6,6 +6,7 @@ Needs `pip install mujoco` and a software OpenGL: apt package libegl1 or libosme
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,6 @@ from moshivis_ros.simulation.mjcf import box_xml, load_mujoco, numbers, quaterni
 from moshivis_ros.simulation.scene import COLOURS, KINDS, Light, Part, Pose, Scene, Thing, camera_pose
 
 _LAMPS = 4  # of every scene's lights, as many as OpenGL's fixed pipeline takes beside MuJoCo's own
-_AMBIENT = 0.5
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Renderer:
     Belongs to the thread that made it. Use as a context manager, or close() it.
     """
 
+    ambient = 0.5  # light from everywhere, as a share of the brightest lamp's
+
     def __init__(self, scene: Scene, width: int = 640, height: int = 480) -> None:
         mujoco = load_mujoco()
         self.width, self.height = width, height
@@ -69,33 +71,39 @@ class Renderer:
         self._renderer.update_scene(self._data, "camera")
         return np.array(self._renderer.render())
 
-    def seen(self, scene: Scene) -> tuple[Seen, ...]:
-        """The things in the picture, the largest first. Pass scene.at(t)."""
+    def owners(self, scene: Scene, things: Sequence[Thing]) -> npt.NDArray[np.int16]:
+        """Which of ``things`` each pixel shows: [height, width] index, -1 elsewhere. Pass scene.at(t)."""
         self._place(scene)
         self._renderer.enable_segmentation_rendering()
         self._renderer.update_scene(self._data, "camera")
-        ids = np.array(self._renderer.render())[:, :, 0]  # [height, width] geom ids, -1: background
+        ids = np.array(self._renderer.render())[:, :, 0]  # geom ids, -1: background
+        table = np.full(self._model.ngeom + 1, -1, np.int16)
+        for k, thing in enumerate(things):
+            table[self._geoms[thing.name]] = k
+        owners: npt.NDArray[np.int16] = table[ids]
+        return owners
+
+    def seen(self, scene: Scene) -> tuple[Seen, ...]:
+        """The things in the picture, the largest first. Pass scene.at(t)."""
+        things = [thing for thing in scene.things if thing.visible]
+        owners = self.owners(scene, things)
         found = []
-        for thing in scene.things:
-            if thing.visible:
-                mask = np.isin(ids, self._geoms[thing.name])
-                pixels = int(mask.sum())
-                if pixels:
-                    rows, columns = np.nonzero(mask)
-                    whole = max(pixels, self._silhouette(thing, camera_pose(scene.robot), scene))
-                    found.append(
-                        Seen(
-                            thing.name,
-                            thing.kind,
-                            thing.colour,
-                            share=pixels / whole,
-                            area=pixels / ids.size,
-                            x=float(columns.mean() + 0.5) / self.width,
-                            y=float(rows.mean() + 0.5) / self.height,
-                            world=(thing.pose.x, thing.pose.y),
-                            size=max(thing.size),
-                        )
+        for k, thing in enumerate(things):
+            rows, columns = np.nonzero(owners == k)
+            if pixels := len(rows):
+                found.append(
+                    Seen(
+                        thing.name,
+                        thing.kind,
+                        thing.colour,
+                        share=pixels / max(pixels, self.silhouette(scene, thing)),
+                        area=pixels / owners.size,
+                        x=float(columns.mean() + 0.5) / self.width,
+                        y=float(rows.mean() + 0.5) / self.height,
+                        world=(thing.pose.x, thing.pose.y),
+                        size=max(thing.size),
                     )
+                )
         return tuple(sorted(found, key=lambda seen: -seen.area))
 
     def _geoms_of(self, thing: Thing) -> list[int]:
@@ -112,17 +120,18 @@ class Renderer:
             self._model.light(light.name).diffuse = light.brightness
             self._model.light(light.name).active = light.brightness > 0
         lamps = [light.brightness for light in scene.lights]
-        self._model.vis.headlight.ambient[:] = _AMBIENT * max(lamps, default=0.0)
+        self._model.vis.headlight.ambient[:] = self.ambient * max(lamps, default=0.0)
         eye = camera_pose(scene.robot)
         body = self._model.body("robot").mocapid[0]
         self._data.mocap_pos[body] = eye.numbers()[:3]
         self._data.mocap_quat[body] = quaternion(eye)
         self._forward(self._model, self._data)
 
-    def _silhouette(self, thing: Thing, eye: Pose, scene: Scene) -> int:
+    def silhouette(self, scene: Scene, thing: Thing) -> int:
         """Pixels it would cover if nothing hid it and the picture were three times as wide and high."""
         import cv2
 
+        eye = camera_pose(scene.robot)
         focal = self.width / 2 / math.tan(scene.robot.field_of_view / 2)
         rotation = _rotation(eye)
         canvas = np.zeros((3 * self.height, 3 * self.width), np.uint8)

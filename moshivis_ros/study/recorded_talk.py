@@ -14,7 +14,7 @@ import torch
 
 from moshivis_ros.conversation import SENTENCE_END
 from moshivis_ros.errors import ConfigError
-from moshivis_ros.evaluation.dialogue_test import look
+from moshivis_ros.evaluation.examination import look
 from moshivis_ros.evaluation.free_running import Reply, Turn, converse
 from moshivis_ros.evaluation.scoring import auc
 from moshivis_ros.model.checkpoint import load_model, resolve
@@ -25,7 +25,8 @@ from moshivis_ros.study.clips import cache_folder
 from moshivis_ros.study.talk import Recording, Talk
 from moshivis_ros.training import dialogues
 from moshivis_ros.training.dialogues import Exchange
-from moshivis_ros.training.pictures import pool
+from moshivis_ros.training.pictures import pictures as tables
+from moshivis_ros.training.pool import pool
 
 CONVERSATIONS, TURNS = 48, 12
 _SEEN = sum(weight for kind, weight in dialogues.WEIGHTS.items() if kind != "small talk")
@@ -39,8 +40,8 @@ def record(name: str, seed: int, frames: int) -> Recording:
     config = ModelConfig.load(folder)
     model, tokenizer = load_model(folder, "cpu", torch.float32), Tokenizer.load(folder, config)
     siglip = config.siglip
-    tables = cache_folder().parent / "tables.npz"
-    pictures = pool(tables, CONVERSATIONS, 7, siglip.image_size, siglip.patch_size)
+    kept = cache_folder().parent / "tables.npz"
+    pictures = pool(kept, CONVERSATIONS, 7, siglip.image_size, siglip.patch_size, tables)
     rng = random.Random(f"record {seed}")
     asked = [[dialogues.exchange(rng, view, WEIGHTS) for _ in range(TURNS)] for view in pictures.views]
     talks = [[Turn(one, tokens) for one in row] for row, tokens in zip(asked, look(model, pictures))]

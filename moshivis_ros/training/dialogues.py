@@ -205,11 +205,11 @@ def told(rng: random.Random) -> Exchange:
 
 @cache
 def told_sentences() -> tuple[str, ...]:
-    """1500 sentences of 2 to 7 words of its answers in any order."""
+    """600 sentences of 2 to 7 words of its answers in any order."""
     rng = random.Random("told")
     words = sorted({word.strip(".,") for _ in range(5000) for word in exchange(rng, random_view(rng)).answer.split()})
     found: list[str] = []
-    while len(found) < 1500:
+    while len(found) < 600:
         said = [word + "," * (rng.random() < 0.15) for word in rng.choices(words, k=rng.randint(2, 7))]
         if said[:2] != ["I", "see"]:  # spoken whole: see parts
             found.append(" ".join(said).rstrip(",") + ".")

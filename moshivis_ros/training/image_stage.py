@@ -17,15 +17,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from moshivis_ros.errors import CheckpointError
+from moshivis_ros.model.checkpoint import load_model, resolve
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.model.image_encoder import Siglip, normalize
 from moshivis_ros.training.dialogues import COLOURS, KINDS, MAX_THINGS
-from moshivis_ros.training.pictures import BACKGROUND, Pool, pool
+from moshivis_ros.training.pictures import BACKGROUND, pictures
+from moshivis_ros.training.pool import Pool, pool
+from moshivis_ros.training.rooms import rooms
 from moshivis_ros.training.train import Settings
 
 FILE = "image_encoder.safetensors"
@@ -36,13 +39,16 @@ _OF_THINGS = {"kind": KINDS, "colour": COLOURS, "rank": range(MAX_THINGS)}  # 0:
 @dataclass(frozen=True)
 class Options:
     model: str  # config.yaml of the network that the encoder is for
-    pictures: str  # npz file, drawn if it is not there
+    pictures: str  # npz file of tables and rooms, drawn if it is not there, as the next two
+    test_pictures: str  # of tables
+    test_rooms: str
     count: int = 24000
-    test_pictures: str = ""
-    test_count: int = 1500
+    test_count: int = 1500  # of each
+    start: str = ""  # image encoder to go on from: image_encoder.safetensors, or that of a checkpoint
     batch: int = 32
     counts: float = 0.25  # weight of the counts in the loss
-    wanted: float = 0.98  # accuracy on unseen pictures, of kind and of colour, below which the stage fails
+    wanted: float = 0.98  # accuracy on unseen tables, of kind and of colour, below which the stage fails
+    wanted_rooms: float = 0.6  # the same for rooms, where things are a few pixels wide
 
 
 class ImageStage:
@@ -53,6 +59,8 @@ class ImageStage:
         self.encoder = Siglip(config)
         for table in (self.encoder.embeddings.position_embedding,):
             nn.init.normal_(table.weight, std=0.1)
+        if options.start:
+            self.encoder.load_state_dict(_encoder_of(options.start))
         heads = {name: len(values) + 1 for name, values in _OF_THINGS.items()}
         heads |= {"centre": 2, "cell": config.grid**2}
         heads |= {f"count {name}": MAX_THINGS + 1 for name in ("thing", *KINDS)}
@@ -61,7 +69,10 @@ class ImageStage:
         )
         size, patch = config.image_size, config.patch_size
         self.pool = pool(options.pictures, options.count, settings.seed + 1, size, patch)
-        self.test = pool(options.test_pictures, options.test_count, settings.seed + 99, size, patch)
+        self.tests = {
+            "tables": pool(options.test_pictures, options.test_count, settings.seed + 99, size, patch, pictures),
+            "rooms": pool(options.test_rooms, options.test_count, settings.seed + 98, size, patch, rooms),
+        }
         self.labels = _labels(self.pool)
 
     def groups(self) -> list[dict[str, Any]]:
@@ -88,20 +99,22 @@ class ImageStage:
     def finish(self, out: Path) -> None:
         state = {name: tensor.contiguous() for name, tensor in self.encoder.state_dict().items()}
         save_file(state, out / FILE)
-        found = self.accuracy()
-        print(", ".join(f"{name} {value:.4f}" for name, value in found.items()), flush=True)
-        if min(found["kind"], found["colour"]) < self.options.wanted:
-            raise CheckpointError(f"the image encoder is not good enough ({found}): train it longer")
+        found = {name: self.accuracy(test) for name, test in self.tests.items()}
+        for name, values in found.items():
+            print(f"{name}: {', '.join(f'{what} {value:.4f}' for what, value in values.items())}", flush=True)
+        for name, wanted in (("tables", self.options.wanted), ("rooms", self.options.wanted_rooms)):
+            if min(found[name]["kind"], found[name]["colour"]) < wanted:
+                raise CheckpointError(f"the image encoder is not good enough ({name}: {found[name]}): train it longer")
 
-    def accuracy(self) -> dict[str, float]:
+    def accuracy(self, test: Pool) -> dict[str, float]:
         """On unseen pictures, kind, colour and rank of the token in the middle of each thing, the rest of all tokens."""
-        labels = _labels(self.test)
+        labels = _labels(test)
         right: dict[str, list[float]] = {name: [] for name in labels}
         self.network.eval()
         with torch.no_grad():
-            for start in range(0, len(self.test), 100):
+            for start in range(0, len(test), 100):
                 part = slice(start, start + 100)
-                pixels = normalize(torch.from_numpy(self.test.pixels[part]).permute(0, 3, 1, 2))
+                pixels = normalize(torch.from_numpy(test.pixels[part]).permute(0, 3, 1, 2))
                 scores = self._scores(pixels)
                 middle = labels["centre"][part] == 1
                 for name in scores:
@@ -116,6 +129,13 @@ class ImageStage:
             tokens = self.encoder(pixels)
         heads = [name for name in self.network if name != "encoder"]
         return {name: self.network[name](tokens.float()) for name in heads}
+
+
+def _encoder_of(start: str) -> dict[str, Tensor]:
+    """The encoder's weights in the file that this stage writes, or in a checkpoint."""
+    if Path(start).is_file():
+        return load_file(start)
+    return load_model(resolve(start), "cpu", torch.float32).image_prefix.enc.model.state_dict()
 
 
 def _loss(scores: Tensor, labels: Tensor, apart: bool) -> Tensor:

@@ -27,7 +27,7 @@ from moshivis_ros.model.lm import MoshiVis
 from moshivis_ros.model.tokenizer import Tokenizer
 from moshivis_ros.training import dialogues, image_stage, utterances
 from moshivis_ros.training.forward import Sight, audio_logits, columns, kind_loss, targets, temporal
-from moshivis_ros.training.pictures import Pool, pool
+from moshivis_ros.training.pool import Pool, pool
 from moshivis_ros.training.samples import ALL, Composer, Sample, Weights
 from moshivis_ros.training.train import STATE, Settings, network_of
 from moshivis_ros.training.wordpieces import make_tokenizer

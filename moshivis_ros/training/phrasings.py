@@ -195,21 +195,48 @@ SMALL_TALK: tuple[tuple[Phrasings, str], ...] = (
     ),
 )
 
-# Speech that is no question: what somebody in the room may say about something else, and words of no language.
-SOMEBODY = ("My brother", "The old man", "Our neighbour", "A friend of mine", "The driver", "Her sister")
-DOES = ("bought", "forgot", "painted", "sold", "repaired", "carried", "found", "wrote about")
-SOMETHING = ("a new car", "the kitchen window", "some bread", "his bicycle", "the long letter", "two tickets")
-SOMETIME = ("yesterday", "last week", "in the winter", "before lunch", "at school", "near the station")
-SYLLABLES = tuple("ba dri fo ku lem mi nor pa ras shu tel vo wen zi gar hul".split())
+# Speech that is no question: what somebody in the room may say or ask about something else, and words of no language.
+SOMEBODY = (
+    "My brother;The old man;Our neighbour;A friend of mine;The driver;Her sister;His uncle;The doctor;A young woman;"
+    "Their son;The farmer;Nobody here;The postman;My cousin;Every child;The singer"
+).split(";")
+DOES = (
+    "bought;forgot;painted;sold;repaired;carried;found;wrote about;lost;borrowed;wanted;hated;washed;paid for;opened;broke"
+).split(";")
+SOMETHING = (
+    "a new car;the kitchen window;some bread;his bicycle;the long letter;two tickets;an umbrella;the front door;a cheap watch;"
+    "fresh fish;the garden fence;her camera;three stamps;an old radio;the wooden bridge;warm gloves"
+).split(";")
+SOMETIME = (
+    "yesterday;last week;in the winter;before lunch;at school;near the station;after the concert;on Sunday;every month;"
+    "behind the church;for his mother;without a word;at half past nine;in a hurry;since Christmas;by the river"
+).split(";")
+ELSEWHERE = (
+    "When does the train leave;Who won the match;Why is the shop closed;Have you seen my keys;Is dinner ready;Where did you park;"
+    "How far is the airport;Which road goes north;Did the phone ring;Could you pass the salt;Should we wait outside;"
+    "What time is the meeting;Who ate the cake;How much does it cost;Can we go home;Does anybody need a ticket"
+).split(";")
+FIRSTS, MIDDLES, LASTS = "b d f g h k l m n p r s sh t v w z br st fl".split(), "a e i o u ee oo ay or".split(), " n s l m r t k".split(" ")
+
+
+def _word(rng: random.Random, half: int) -> str:
+    """Two or three syllables that begin with every second of the sounds, from ``half`` on."""
+    return "".join(
+        rng.choice(FIRSTS[half::2]) + rng.choice(MIDDLES) + rng.choice(LASTS) for _ in range(rng.randint(2, 3))
+    )
 
 
 def _nothing_known(rng: random.Random, half: int) -> str:
-    """With every second of the words and syllables, from ``half`` on."""
-    if rng.random() < 0.5:
+    """With every second of the words, from ``half`` on."""
+    draw = rng.random()
+    if draw < 0.45:
         return " ".join(rng.choice(words[half::2]) for words in (SOMEBODY, DOES, SOMETHING, SOMETIME)) + "."
-    words = ("".join(rng.choices(SYLLABLES[half::2], k=rng.randint(2, 3))) for _ in range(rng.randint(3, 6)))
-    return " ".join(words).capitalize() + "."
+    if draw < 0.6:
+        return f"{rng.choice(ELSEWHERE[half::2])} {rng.choice(SOMETIME[half::2])}?"
+    return " ".join(_word(rng, half) for _ in range(rng.randint(2, 6))).capitalize() + "."
 
 
 _rng = random.Random("unknown")
-UNKNOWN = Phrasings(*(tuple(_nothing_known(_rng, half) for _ in range(count)) for half, count in enumerate((400, 100))))
+UNKNOWN = Phrasings(
+    *(tuple(_nothing_known(_rng, half) for _ in range(count)) for half, count in enumerate((1200, 100)))
+)

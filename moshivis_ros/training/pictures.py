@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,16 +34,26 @@ _SIZES = {
 _APART = 0.31  # metres, sideways, so that nothing hides behind something
 _EDGES = (0.37, 0.63)  # shares of the width where left, middle and right meet
 _CLEAR = 0.035  # nothing stands closer to such an edge: nobody could say which it is
-_HALF_LIVES = 150  # pictures of one room with one stock of things
+LEAST_AREA, LEAST_SHARE = 0.0016, 0.5  # of the picture, and of its silhouette, that a thing must show to count
+_TRACE = 0.0004  # of the picture: what shows less cannot be told from noise
+_LIFE = 150  # pictures of one room with one stock of things
 BACKGROUND, UNCLEAR = -1, -2
+
+
+class Sighting(NamedTuple):
+    """patches: [grid, grid] index into view, BACKGROUND or UNCLEAR.
+
+    centres: (row, column) of the patch in which the middle of each thing of the view is.
+    """
+
+    view: View
+    patches: npt.NDArray[np.int8]
+    centres: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """pixels: uint8 [size, size, 3] RGB. patches: [grid, grid] index into view, BACKGROUND or UNCLEAR.
-
-    centres: (row, column) of the patch in which the middle of each thing of the view is.
-    """
+    """pixels: uint8 [size, size, 3] RGB. The rest as in Sighting."""
 
     pixels: npt.NDArray[np.uint8]
     view: View
@@ -57,13 +67,11 @@ def pictures(seed: int, size: int, patch: int, kinds: Sequence[str] = KINDS) -> 
     grid = size // patch
     while True:
         room = _room(rng, kinds)
-        renderer = _QuickRenderer(room, WIDTH, HEIGHT)
-        with renderer:
-            for _ in range(_HALF_LIVES):
+        with QuickRenderer(room, WIDTH, HEIGHT) as renderer:
+            for _ in range(_LIFE):
                 scene, shown = arrange(rng, room, kinds)
-                picture = _look(renderer, scene, shown, size, grid)
-                if picture is not None:
-                    yield picture
+                if (found := looked_at(renderer, scene, shown, grid)) is not None:
+                    yield Picture(shrunk(renderer.image(scene), size), *found)
 
 
 def _room(rng: random.Random, kinds: Sequence[str]) -> Scene:
@@ -146,7 +154,9 @@ def across(eye: Pose, field_of_view: float, x: float, y: float) -> float:
     return 0.5 - left / (2 * ahead * math.cos(eye.pitch) * math.tan(field_of_view / 2))
 
 
-class _QuickRenderer(Renderer):
+class QuickRenderer(Renderer):
+    """With small shadows and without antialiasing."""
+
     def __init__(self, scene: Scene, width: int, height: int) -> None:
         super().__init__(scene, width, height)
         self._renderer.close()
@@ -154,80 +164,44 @@ class _QuickRenderer(Renderer):
         self._model.vis.quality.offsamples = 0
         self._renderer = type(self._renderer)(self._model, height, width)
 
-    def owners(self, scene: Scene, shown: tuple[Thing, ...]) -> npt.NDArray[np.int8]:
-        """Which of ``shown`` each pixel shows: [height, width] index, BACKGROUND elsewhere."""
-        self._renderer.enable_segmentation_rendering()
-        self._renderer.update_scene(self._data, "camera")
-        ids = np.array(self._renderer.render())[:, :, 0]
-        table = np.full(self._model.ngeom + 1, BACKGROUND, np.int8)
-        for k, thing in enumerate(shown):
-            table[self._geoms[thing.name]] = k
-        owners: npt.NDArray[np.int8] = table[ids]
-        return owners
+    def throw_shadows(self, lamps: int) -> None:
+        """Only the first so many lamps do from now on."""
+        self._model.light_castshadow[:] = np.arange(self._model.nlight) < lamps
 
 
-def _look(
-    renderer: _QuickRenderer, scene: Scene, shown: tuple[Thing, ...], size: int, grid: int
-) -> Picture | None:
-    """The picture, or None if one of the things is hardly to be seen or stands on an edge of a place."""
-    image = renderer.image(scene)
-    owners = renderer.owners(scene, shown)
-    middles = []
-    for k in range(len(shown)):
+def looked_at(renderer: Renderer, scene: Scene, named: Sequence[Thing], grid: int) -> Sighting | None:
+    """What is to be said of ``named``, everything in the scene that has a name in a View; None: nobody could tell.
+
+    A thing is in the view if it covers LEAST_AREA and LEAST_SHARE of it is to be seen. If less is, but more than
+    a trace, it is neither there nor not. The same where one stands between two places, and of more than MAX_THINGS.
+    """
+    owners = renderer.owners(scene, named)
+    pixels = np.bincount(owners[owners >= 0], minlength=len(named))
+    middles: dict[int, tuple[float, float]] = {}  # index into named: (row, column), as shares
+    for k in np.flatnonzero(pixels > _TRACE * owners.size).tolist():
+        if pixels[k] < max(LEAST_AREA * owners.size, LEAST_SHARE * renderer.silhouette(scene, named[k])):
+            return None
         rows, columns = np.nonzero(owners == k)
-        if len(rows) < 0.0022 * owners.size:
+        middles[k] = rows.mean() / owners.shape[0], columns.mean() / owners.shape[1]
+        if any(abs(middles[k][1] - edge) < _CLEAR for edge in _EDGES):
             return None
-        middles.append((rows.mean() / HEIGHT, columns.mean() / WIDTH))
-        if any(abs(middles[-1][1] - edge) < _CLEAR for edge in _EDGES):
-            return None
-    order = sorted(range(len(shown)), key=lambda k: middles[k][1])
+    if len(middles) > MAX_THINGS:
+        return None
+    order = sorted(middles, key=lambda k: middles[k][1])
     view = tuple(
-        Item(shown[k].kind, shown[k].colour, PLACES[sum(middles[k][1] > edge for edge in _EDGES)])
-        for k in order
+        Item(named[k].kind, named[k].colour, PLACES[sum(middles[k][1] > edge for edge in _EDGES)]) for k in order
     )
-    cells = owners.reshape(grid, HEIGHT // grid, grid, WIDTH // grid).swapaxes(1, 2).reshape(grid, grid, -1)
-    shares = np.stack([(cells == k).mean(-1) for k in order], -1) if order else np.zeros((grid, grid, 1))
-    best = shares.argmax(-1).astype(np.int8)
-    patches = np.where(shares.max(-1) > 0.25, best, np.where(shares.max(-1) < 0.04, BACKGROUND, UNCLEAR))
-    small = resize(torch.from_numpy(image).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
+    height, width = (side // grid for side in owners.shape)
+    cells = owners.reshape(grid, height, grid, width).swapaxes(1, 2).reshape(grid, grid, -1)
+    shares = np.stack([*((cells == k).mean(-1) for k in order), (cells >= 0).mean(-1)], -1)
+    best = shares[..., :-1].argmax(-1) if order else np.zeros((grid, grid))
+    clear = shares[..., :-1].max(-1, initial=0) > 0.25
+    patches = np.where(clear, best, np.where(shares[..., -1] < 0.04, BACKGROUND, UNCLEAR)).astype(np.int8)
     centres = tuple((int(middles[k][0] * grid), int(middles[k][1] * grid)) for k in order)
-    return Picture(small, view, patches.astype(np.int8), centres)
+    return Sighting(view, patches, centres)
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Many pictures in memory. pixels: uint8 [n, size, size, 3]; patches: int8 [n, grid, grid]."""
-
-    pixels: npt.NDArray[np.uint8]
-    patches: npt.NDArray[np.int8]
-    views: tuple[View, ...]
-    centres: tuple[tuple[tuple[int, int], ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.views)
-
-
-def pool(path: Path | str, count: int, seed: int, size: int, patch: int) -> Pool:
-    """``count`` pictures, drawn once and kept in the file ``path`` (npz)."""
-    path = Path(path)
-    if not path.exists():
-        source = pictures(seed, size, patch)
-        drawn = [next(source) for _ in range(count)]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table = np.full((count, MAX_THINGS, 5), -1, np.int8)
-        for n, picture in enumerate(drawn):
-            for k, (item, centre) in enumerate(zip(picture.view, picture.centres)):
-                names = KINDS.index(item.kind), COLOURS.index(item.colour), PLACES.index(item.place)
-                table[n, k] = (*names, *centre)
-        np.savez(
-            path,
-            pixels=np.stack([p.pixels for p in drawn]),
-            patches=np.stack([p.patches for p in drawn]),
-            things=table,
-        )
-    with np.load(path) as file:
-        pixels, patches, things = file["pixels"][:count], file["patches"][:count], file["things"][:count]
-    rows = [[tuple(int(v) for v in row) for row in table if row[0] >= 0] for table in things]
-    views = tuple(tuple(Item(KINDS[k], COLOURS[c], PLACES[p]) for k, c, p, _, _ in row) for row in rows)
-    centres = tuple(tuple((y, x) for _, _, _, y, x in row) for row in rows)
-    return Pool(pixels, patches, views, centres)
+def shrunk(image: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """As the encoder gets it: uint8 [size, size, 3]."""
+    small: npt.NDArray[np.uint8] = resize(torch.from_numpy(image).permute(2, 0, 1), size).permute(1, 2, 0).numpy()
+    return small

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from moshivis_ros.audio import FRAME_SIZE
 from moshivis_ros.training.dialogues import parts
-from moshivis_ros.training.voices import SAMPLE_RATE, EspeakVoice, Sound, Speech, Word
+from moshivis_ros.training.people import KokoroVoice
+from moshivis_ros.training.voices import SAMPLE_RATE, EspeakVoice, Sound, Speech, Voice, Word
 
-ROBOT = EspeakVoice("gmw/en+f2", rate=170, pitch=50)
+ROBOT = KokoroVoice((("af_heart", 0.5), ("bf_emma", 0.25), ("af_bella", 0.25)), speed=0.94)
 USERS = tuple(f"en-us+{name}" for name in ("m1", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4"))
 HELD_OUT_USER = "en-us+m2"
 NOISE_LEVELS = (0.0, 0.0003, 0.001)  # root mean square, of a full scale of 1
 LOUDER_LEVELS = (*NOISE_LEVELS, 0.003, 0.01, 0.03)  # of rooms in which people speak (acoustics)
 
 
+@dataclass(frozen=True)
 class InParts:
     """The robot's voice as the miniature has learned it: an answer is said part by part (see dialogues.parts), each from the
     middle of a frame on.
     """
+
+    voice: Voice
 
     def say(self, text: str) -> Speech:
         sounds: list[Sound] = []
@@ -30,7 +34,7 @@ class InParts:
         if len(" ".join(pieces).split()) != len(text.split()):  # not an answer of the miniature
             pieces = [text]
         for part in pieces:
-            said = louder(ROBOT.say(part), 0.6)
+            said = louder(self.voice.say(part), 0.6)
             begin = sum(map(len, sounds)) + FRAME_SIZE + FRAME_SIZE // 2
             times += [(word.start + begin / SAMPLE_RATE, word.end + begin / SAMPLE_RATE) for word in said.words]
             frames = (FRAME_SIZE + FRAME_SIZE // 2 + len(said.pcm)) // FRAME_SIZE + 1

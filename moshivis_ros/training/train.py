@@ -39,7 +39,6 @@ LOST = 20  # steps without a finite gradient
 TUNED = "adapters"  # the stage for models of any size, see tune.py
 STAGES = {
     "codec": "moshivis_ros.training.codec_stage:CodecStage",
-    "hearing": "moshivis_ros.training.hearing_stage:HearingStage",
     "image_encoder": "moshivis_ros.training.image_stage:ImageStage",
     "lm": "moshivis_ros.training.lm_stage:LMStage",
     "ungated_lm": "moshivis_ros.training.lm_stage:UngatedStage",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ AT_ONCE = 1024
 FLITE_USER = "rms"
 
 Takes = Mapping[str, Sequence[Speech]]
-"""Recordings of people (make_takes), by text."""
+"""Recordings (make_takes), by text."""
 
 
 @dataclass(frozen=True)
@@ -68,32 +69,36 @@ class Recording:
     noise: int
 
 
-def record(text: str, rng: random.Random, robot: bool, held_out: bool = False) -> Recording:
-    """``text`` in the robot's voice, or in one of espeak-ng's for users."""
-    voice = speakers.ROBOT if robot else speakers.user(rng, held_out)
-    speech = speakers.louder(voice.say(text), 0.6 if robot else rng.uniform(0.3, 0.8))
-    return placed(speech, rng, 0 if robot else rng.randrange(len(speakers.NOISE_LEVELS)))
+def record(text: str, rng: random.Random, held_out: bool = False) -> Recording:
+    """``text`` in one of espeak-ng's voices for users."""
+    speech = speakers.louder(speakers.user(rng, held_out).say(text), rng.uniform(0.3, 0.8))
+    return placed(speech, rng, rng.randrange(len(speakers.NOISE_LEVELS)))
+
+
+def record_robot(text: str, rng: random.Random, robot: Takes) -> Recording:
+    """``text`` as the robot says it, a little louder or quieter."""
+    return placed(speakers.louder(rng.choice(robot[text]), rng.uniform(0.5, 0.7)), rng, 0)
 
 
 def record_somebody(text: str, rng: random.Random, takes: Takes) -> Recording:
     """``text`` said by a person (one of ``takes``, if it has this text), by flite or by espeak-ng, somewhere."""
     draw = rng.random()
     speech: Speech
-    if draw < 0.5 and text in takes:
+    if draw < 0.55 and text in takes:
         speech = rng.choice(takes[text])
-    elif draw < 0.7:
+    elif draw < 0.75:
         speech = FliteVoice(FLITE_USER, rng.uniform(0.85, 1.2)).say(text)
-    elif draw < 0.8:
-        return record(text, rng, robot=False)
+    elif draw < 0.83:
+        return record(text, rng)
     else:
         speech = speakers.user(rng).say(text)
     level = acoustics.level(rng)
     return placed(acoustics.heard(rng, speech, speakers.LOUDER_LEVELS[level]), rng, level)
 
 
-def record_echo(text: str, rng: random.Random) -> Recording:
+def record_echo(text: str, rng: random.Random, robot: Takes) -> Recording:
     """What is left of ``text`` in the robot's voice, 14 to 30 dB lower, in a room."""
-    speech = speakers.ROBOT.say(text)
+    speech = rng.choice(robot[text])
     back = replace(speech, pcm=acoustics.in_room(speech.pcm, rng.choice(acoustics.rooms())))
     back = speakers.louder(back, 0.6 * 10 ** (-rng.uniform(14, 30) / 20))
     return placed(back, rng, rng.randrange(len(speakers.NOISE_LEVELS)))
@@ -164,28 +169,29 @@ def build(
     questions: dict[str, int],
     answers: dict[str, int],
     seed: int,
+    robot: Takes = MappingProxyType({}),
+    people: Takes | None = None,
     held_out: bool = False,
-    takes: Takes | None = None,
     echoes: Sequence[str] = (),
 ) -> Library:
-    """Speak and encode every text as often as it says. takes: of people, whose voices are heard too then, in any room.
-    echoes: what the robot hears of itself."""
+    """Speak and encode every text as often as it says. robot: what it says, by its own voice. people: who asks too then, in
+    any room. echoes: what the robot hears of itself."""
     rng = random.Random(f"utterances {seed}")
     asked, answered = ([text for text, n in each.items() for _ in range(n)] for each in (questions, answers))
     speaking = partial(track, console=Console(stderr=True), transient=True)
 
     def ask(text: str) -> Recording:
-        return record(text, rng, False, held_out) if takes is None else record_somebody(text, rng, takes)
+        return record(text, rng, held_out) if people is None else record_somebody(text, rng, people)
 
     user = encode(mimi, (ask(text) for text in speaking(asked, "recording questions")))
-    robot = encode(mimi, (record(text, rng, True) for text in speaking(answered, "recording answers")))
-    levels = speakers.NOISE_LEVELS if takes is None else speakers.LOUDER_LEVELS
+    own = encode(mimi, (record_robot(text, rng, robot) for text in speaking(answered, "recording answers")))
+    levels = speakers.NOISE_LEVELS if people is None else speakers.LOUDER_LEVELS
     library = Library({}, {}, silences(mimi, rng, levels))
     for text, utterance in zip(asked, user):
         library.user.setdefault(text, []).append(utterance)
-    for text, utterance in zip(answered, robot):
+    for text, utterance in zip(answered, own):
         library.robot.setdefault(text, []).append(utterance)
-    for text, utterance in zip(echoes, encode(mimi, (record_echo(text, rng) for text in echoes))):
+    for text, utterance in zip(echoes, encode(mimi, (record_echo(text, rng, robot) for text in echoes))):
         library.echo.setdefault(text, []).append(utterance)
     return library
 
@@ -210,7 +216,7 @@ def save(library: Library, path: Path) -> None:
                 place += u.codes.shape[1]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
-    np.savez(part, codes=np.concatenate(codes, 1), silence=np.stack(library.silence), index=json.dumps(rows))
+    np.savez_compressed(part, codes=np.concatenate(codes, 1), silence=np.stack(library.silence), index=json.dumps(rows))
     part.replace(path)  # whole, or not there
 
 

@@ -17,10 +17,9 @@ from std_msgs.msg import Bool
 
 from moshivis_ros.audio.pcm import encode
 from moshivis_ros.nodes.messages import to_audio, to_nanoseconds
-from moshivis_ros.training.speakers import ROBOT
 
 sys.path.append(str(Path(__file__).parents[1]))
-from hearing import pause, spoken, whisper  # noqa: E402
+from hearing import OTHER, pause, spoken, whisper  # noqa: E402
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SECOND = 1_000_000_000
@@ -80,7 +79,7 @@ def test_the_robots_voice_is_told_and_not_taken_for_the_user(shared: Robot) -> N
     heard.clear()
     begin = 1000 * SECOND  # a new time: nothing of the test before is in the way
     voice, user = Sound(robot, "audio_out", begin), Sound(robot, "audio_in", begin)
-    answer = np.concatenate([pause(0.5), spoken("I see a red ball and a green cup.", ROBOT), pause(2)])
+    answer = np.concatenate([pause(0.5), spoken("I see a red ball and a green cup.", OTHER), pause(2)])
     voice.send(answer)
     robot.until(lambda: any(message.robot for message in speaking))
     user.send(answer / 10)
