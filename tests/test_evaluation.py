@@ -68,6 +68,15 @@ def test_auc() -> None:
     assert auc([1, 1], [1]) == 0.5
 
 
+@pytest.mark.parametrize("option", [["--least", "75"], ["--recogniser", "r.safetensors"]], ids=["least", "recogniser"])
+@pytest.mark.parametrize("other", [["--driving"], ["--voices", "held-out"]], ids=["driving", "voices"])
+def test_an_option_that_would_be_ignored_is_refused(
+    option: list[str], other: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", "builtin", *option, *other]) == 2
+    assert option[0] in capsys.readouterr().err
+
+
 def test_a_recogniser_without_the_robots_takes_is_told_before_anything_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

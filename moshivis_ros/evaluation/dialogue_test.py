@@ -17,7 +17,7 @@ import torch
 
 from moshivis_ros import arguments
 from moshivis_ros.conversation import FRAME_SECONDS
-from moshivis_ros.errors import CheckpointError
+from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.evaluation import driving, voices_test
 from moshivis_ros.evaluation.examination import (
     FORMS,
@@ -165,6 +165,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     began = time.monotonic()
     torch.set_num_threads(1)
+    if (args.voices or args.driving) and (args.least or args.recogniser):
+        raise ConfigError("--least and --recogniser judge the questions about tables: leave out --voices and --driving")
     robot = Kept(args.robot) if args.recogniser else None
     folder = resolve(args.model)
     config = ModelConfig.load(folder)

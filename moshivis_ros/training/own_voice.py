@@ -9,9 +9,9 @@ import numpy as np
 from moshivis_ros.audio import FRAME_SIZE
 from moshivis_ros.conversation import FRAME_SECONDS, Conversation
 from moshivis_ros.training.people import trimmed
+from moshivis_ros.training.samples import TEXT_AHEAD
 from moshivis_ros.training.voices import Sound, Speech, Word
 
-TEXT_AHEAD = 2  # frames by which the text of a word comes before its sound
 SEED = 0
 
 
