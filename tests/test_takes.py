@@ -92,7 +92,7 @@ def test_the_robot_is_recorded_from_its_takes_and_comes_back_from_the_room_quiet
     assert 0.5 <= min(loud) < 0.53 < 0.67 < max(loud) <= 0.7 and {one.noise for one in own} == {0}
     quiet = [20 * np.log10(0.6 / np.abs(one.pcm).max()) for one in echo]
     assert 13 < min(quiet) < 17 < 27 < max(quiet) < 31  # and some noise
-    assert [word for word, _ in own[0].words] == ["a", "red", "ball"]
+    assert all([word for word, _ in one.words] == ["a", "red", "ball"] for one in (own[0], *echo))
 
 
 def test_a_library_without_a_take_of_the_robot_names_it(robot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +112,15 @@ def test_a_speaker_that_is_not_there_is_named_with_where_to_get_it(tmp_path: Pat
     for name in ("af_nobody", "af_short"):
         with pytest.raises(MissingDependencyError, match=f"{name}.*npm pack kokoro-js.*{tmp_path}"):
             people.speaker(name)
+
+
+def test_a_mixture_is_as_near_to_each_speaker_as_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people, "SPEAKERS", tmp_path)
+    rows = np.arange(people.STYLES, dtype=np.float32)[:, None] * np.ones(people.STYLE, np.float32)
+    for name, level in (("af_low", 0), ("af_high", 1000)):
+        (rows + level).tofile(tmp_path / f"{name}.bin")
+    style = KokoroVoice((("af_low", 1.5), ("af_high", 0.5))).style(phonemes=8)
+    assert style.dtype == np.float32 and style.shape == (people.STYLE,) and np.unique(style).tolist() == [7 + 250]
 
 
 def test_people_are_mixed_with_those_of_their_own_country() -> None:
