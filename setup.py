@@ -46,6 +46,7 @@ setup(
             "onnx>=1.16",
             "piper-tts>=1.3",
             "pyroomacoustics>=0.8; platform_machine == 'x86_64' or python_version >= '3.11'",  # no wheel for ARM before
+            "pyworld-prebuilt>=0.3.5.post1",
         ],
         "dev": [
             "gguf>=0.10",
@@ -62,6 +63,7 @@ setup(
             "pyroomacoustics>=0.8; platform_machine == 'x86_64' or python_version >= '3.11'",
             "pytest>=7",
             "pytest-xdist>=3.7",
+            "pyworld-prebuilt>=0.3.5.post1",
             "ruff==0.17.6",
             "soundfile",
             "triton>=3.3,<3.8; sys_platform == 'linux'",  # a torch for GPUs brings its own

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from moshivis_ros.audio import FRAME_SIZE
 from moshivis_ros.errors import ConfigError, MissingDependencyError
-from moshivis_ros.training import acoustics, dialogues, make_library, make_takes, people, utterances
+from moshivis_ros.training import acoustics, dialogues, make_library, make_takes, people, speakers, utterances
 from moshivis_ros.training.codec_stage import HEARD_AT, OTHER, SILENCE, CodecStage
 from moshivis_ros.training.make_takes import Kept
 from moshivis_ros.training.people import KokoroVoice
@@ -93,6 +95,30 @@ def test_the_robot_is_recorded_from_its_takes_and_comes_back_from_the_room_quiet
     quiet = [20 * np.log10(0.6 / np.abs(one.pcm).max()) for one in echo]
     assert 13 < min(quiet) < 17 < 27 < max(quiet) < 31  # and some noise
     assert all([word for word, _ in one.words] == ["a", "red", "ball"] for one in (own[0], *echo))
+
+
+def test_a_question_is_asked_by_people_by_synthesizers_and_by_what_a_vocoder_makes_of_them(
+    robot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def named(name: str, result: Any) -> Callable[..., Any]:
+        return lambda *_: (made.append(name), result)[1]
+
+    monkeypatch.setattr(acoustics, "rooms", lambda: (np.array([1, 0, 0, 0.3], np.float32),))
+    monkeypatch.setattr(utterances, "FliteVoice", named("flite", Tones()))
+    monkeypatch.setattr(speakers, "user", named("espeak", Tones()))
+    monkeypatch.setattr(utterances, "vocoded", lambda _, speech: named("vocoder", speech)())
+    takes, rng = make_takes.load(robot), random.Random(0)
+    records = [utterances.record_somebody("It is red.", rng, takes) for _ in range(400)]
+    assert all([word for word, _ in one.words] == ["It", "is", "red."] for one in records)
+    assert {one.noise for one in records} == set(range(len(speakers.LOUDER_LEVELS)))
+    for name, share in (("flite", 0.2), ("espeak", 0.25), ("vocoder", 0.23)):
+        assert made.count(name) / 400 == pytest.approx(share, abs=0.06), name
+    made.clear()
+    for _ in range(100):
+        utterances.record_somebody("Nobody said this.", rng, takes)
+    assert made.count("flite") + made.count("espeak") == 100
 
 
 def test_a_library_without_a_take_of_the_robot_names_it(robot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from moshivis_ros.training import acoustics, make_takes, speakers
 from moshivis_ros.training.people import FliteVoice, aligned, trimmed
-from moshivis_ros.training.voices import SAMPLE_RATE, EspeakVoice, Speech, Word
+from moshivis_ros.training.vocoder import vocoded
+from moshivis_ros.training.voices import SAMPLE_RATE, EspeakVoice, Sound, Speech, Word
 
 CONFIG = Path(__file__).parents[1] / "moshivis_ros" / "training" / "configs" / "builtin"
 TEXT = "Tell me, where is the purple bottle?"
@@ -72,6 +73,27 @@ def test_a_room_echoes_as_long_as_it_should() -> None:
         assert 4 * (twenty - five) / SAMPLE_RATE == pytest.approx(wanted, rel=0.45)
 
 
+@needs_espeak
+def test_a_vocoder_says_the_same_at_the_same_time_in_another_pitch_and_flatter() -> None:
+    pyworld = pytest.importorskip("pyworld")
+
+    def melody(pcm: Sound) -> npt.NDArray[np.float64]:
+        pitch, _ = pyworld.harvest(pcm.astype(np.float64), SAMPLE_RATE)
+        return np.log(pitch[pitch > 0])
+
+    def loudness(pcm: Sound) -> npt.NDArray[np.float32]:
+        return np.square(pcm[: len(pcm) // 480 * 480]).reshape(-1, 480).mean(1) ** 0.25
+
+    said = EspeakVoice("en-us+f3").say(TEXT)
+    made = [vocoded(random.Random(seed), said) for seed in range(6)]
+    assert all(one.words == said.words and len(one.pcm) == len(said.pcm) for one in made)
+    assert all(np.corrcoef(loudness(one.pcm), loudness(said.pcm))[0, 1] > 0.8 for one in made)
+    pitches = [float(np.median(melody(one.pcm))) for one in made]
+    assert max(pitches) - min(pitches) > 0.2
+    spreads = [float(np.subtract(*np.percentile(melody(one.pcm), (90, 10)))) for one in made]
+    assert np.median(spreads) < 0.8 * np.subtract(*np.percentile(melody(said.pcm), (90, 10)))
+
+
 def test_what_was_said_is_kept(tmp_path: Path) -> None:
     said = tone(150)
     make_takes.write(tmp_path / "00000.npz", "a b", said)
@@ -120,8 +142,8 @@ def test_the_decoder_learns_alone_when_the_tokens_must_stay(tmp_path: Path) -> N
     from moshivis_ros.training.train import Settings, train
 
     for who in ("robot", "people"):
-        for k in range(2):  # the first is for the check
-            make_takes.write(tmp_path / who / f"{k:05}.npz", TEXT, EspeakVoice("en-us+f3").say(TEXT))
+        for k, text in enumerate(("Hello.", TEXT)):  # the first is for the check
+            make_takes.write(tmp_path / who / f"{k:05}.npz", text, EspeakVoice("en-us+f3").say(text))
     options = {"model": str(CONFIG), "robot": str(tmp_path / "robot"), "people": str(tmp_path / "people")}
     options |= {"spoken": 2, "said": 1, "heard": 2, "wanted": 99.0, "wanted_phonemes": 0.0}  # type: ignore[dict-item]
     first, last = tmp_path / "first", tmp_path / "last"

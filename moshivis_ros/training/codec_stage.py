@@ -33,7 +33,7 @@ PHONEMES = 64
 SILENCE, OTHER = 0, PHONEMES - 1
 HEARD_AT = (-0.25, 0.25)  # codebook 1 tells the phonemes at these places of its frame: of what has been heard to its end
 DECODER = ("mimi.decoder", "mimi.upsample")  # what comes after the tokens
-KEPT_OUT = 20  # every so manieth take is kept for the check
+KEPT_OUT = 20  # the takes of every so manieth text are kept for the check
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,8 @@ class CodecStage:
         heads = nn.Linear(width, len(HEARD_AT) * PHONEMES)
         self.network = nn.ModuleDict({"mimi": self.mimi, "phoneme": heads})
         self.spectra = Spectra()
-        robot, people = _takes(options.robot), _takes(options.people)
-        self.robot, self.people = _without(robot), _without(people)
-        self.test_robot, self.test_people = robot[::KEPT_OUT], people[::KEPT_OUT]
+        self.robot, self.test_robot = _takes(options.robot)
+        self.people, self.test_people = _takes(options.people)
         if options.train == "decoder":
             for name, parameter in self.network.named_parameters():
                 parameter.requires_grad_(name.startswith(DECODER))
@@ -80,7 +79,7 @@ class CodecStage:
         # Not those of the takes: more of them may be there when the stage goes on.
         symbols = sorted({symbol for speech in self.espeak for symbol, _ in speech.phonemes})[: PHONEMES - 2]
         self.symbols = {symbol: 1 + k for k, symbol in enumerate(symbols)}
-        print(f"{len(robot)} takes of the robot, {len(people)} of people, {len(symbols)} phonemes", flush=True)
+        print(f"{len(self.robot)} takes of the robot, {len(self.people)} of people, {len(symbols)} phonemes", flush=True)
 
     def groups(self) -> list[dict[str, Any]]:
         return [{"params": [p for p in self.network.parameters() if p.requires_grad]}]
@@ -192,12 +191,13 @@ class CodecStage:
         ]
 
 
-def _takes(folder: str) -> list[Speech]:
-    return [aligned(text, take) for text, all_ in make_takes.load(folder).items() for take in all_]
-
-
-def _without(takes: list[Speech]) -> list[Speech]:
-    return [take for k, take in enumerate(takes) if k % KEPT_OUT]
+def _takes(folder: str) -> tuple[list[Speech], list[Speech]]:
+    """What is learned from, and all takes of every so manieth text."""
+    learned: list[Speech] = []
+    kept: list[Speech] = []
+    for k, (text, takes) in enumerate(make_takes.load(folder).items()):
+        (learned if k % KEPT_OUT else kept).extend(aligned(text, take) for take in takes)
+    return learned, kept
 
 
 def _flite(rng: random.Random, text: str) -> Speech:

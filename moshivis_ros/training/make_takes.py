@@ -15,6 +15,7 @@ from moshivis_ros.errors import ConfigError
 from moshivis_ros.training import dialogues
 from moshivis_ros.training.people import KokoroVoice
 from moshivis_ros.training.speakers import ROBOT, louder
+from moshivis_ros.training.vocoder import vocoded
 from moshivis_ros.training.voices import Speech, Word
 
 SPEEDS = (0.85, 1.3)  # of Kokoro's own: about 145 to 220 words a minute
@@ -57,12 +58,16 @@ def somebody(rng: random.Random) -> KokoroVoice:
 
 
 def make(folder: Path, count: int) -> None:
-    """Take k is the k-th question, from the beginning again when all are spoken, by somebody new."""
+    """Take k is the k-th question, from the beginning again when all are spoken, by somebody new, and the same by a vocoder."""
     for k in track(range(count), "takes"):
         path = folder / f"{k:05}.npz"
         if not path.exists():
             text = asked()[k % len(asked())]
             write(path, text, louder(somebody(random.Random(f"take {k}")).say(text), 0.9))
+        plainer = folder / f"{k:05}-vocoder.npz"
+        if not plainer.exists():
+            text, speech = read(path)
+            write(plainer, text, louder(vocoded(random.Random(f"vocoder {k}"), speech), 0.9))
 
 
 def make_robot(folder: Path) -> None:

@@ -26,6 +26,7 @@ from torch import Tensor
 from moshivis_ros.model.codec import FRAME_SIZE, SAMPLE_RATE
 from moshivis_ros.training import acoustics, speakers
 from moshivis_ros.training.people import FliteVoice
+from moshivis_ros.training.vocoder import vocoded
 from moshivis_ros.training.voices import Sound, Speech
 
 LEAD, TAIL = 8, 5  # frames of silence that are encoded before and after the words
@@ -33,6 +34,7 @@ KEPT_LEAD, KEPT_TAIL = 1, 2  # of which these are kept
 SILENCE_SECONDS = 20
 AT_ONCE = 1024
 FLITE_USER = "rms"
+PLAINER = 0.25  # of the recordings: as a vocoder makes them
 
 Takes = Mapping[str, Sequence[Speech]]
 """Recordings (make_takes), by text."""
@@ -92,6 +94,8 @@ def record_somebody(text: str, rng: random.Random, takes: Takes) -> Recording:
         return record(text, rng)
     else:
         speech = speakers.user(rng).say(text)
+    if rng.random() < PLAINER:
+        speech = vocoded(rng, speech)
     level = acoustics.level(rng)
     return placed(acoustics.heard(rng, speech, speakers.LOUDER_LEVELS[level]), rng, level)
 
