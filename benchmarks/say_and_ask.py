@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from moshivis_ros import Conversation
-from moshivis_ros.audio import SAMPLE_RATE
+from moshivis_ros.audio import FRAME_SECONDS, FRAME_SIZE, SAMPLE_RATE
 from moshivis_ros.audio.resample import resample
-from moshivis_ros.conversation import FRAME_SECONDS, FRAME_SIZE, Asking, Saying
+from moshivis_ros.conversation import Asking, Saying
 from moshivis_ros.evaluation.intelligibility import word_error_rate, words_of
 from moshivis_ros.evaluation.scoring import questions, score
 from moshivis_ros.training import dialogues

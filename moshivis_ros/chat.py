@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from moshivis_ros import arguments
-from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float, files
+from moshivis_ros.audio import FRAME_SECONDS, FRAME_SIZE, Float, files
 from moshivis_ros.audio.devices import BLOCKS_PER_SECOND, Microphone, Speaker
 from moshivis_ros.audio.framing import AudioInput, Framer, silence
 from moshivis_ros.errors import MoshiVisError
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     Pictures: TypeAlias = Iterator[tuple[float, Picture]]
 
 RELEASED = "kyutai/moshika-vis-pytorch-bf16"
-FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
 DESCRIPTION = """\
 Talk with the model about what it sees. With --audio it answers a recording as fast as it can; without, it listens
 to the microphone and answers through the loudspeaker until Ctrl-C. What it leaves is written while it talks, beside its

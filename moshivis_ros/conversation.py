@@ -22,7 +22,7 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 # isort: split
 import torch
 
-from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE
+from moshivis_ros.audio import FRAME_SECONDS, FRAME_SIZE
 from moshivis_ros.audio.voice import VOICE_COMMAND
 from moshivis_ros.errors import ConfigError
 from moshivis_ros.frame import Frame, check_pcm
@@ -46,7 +46,6 @@ from moshivis_ros.vision.view import ImageStatus, View
 
 __all__ = ["Asking", "Conversation", "Frame", "Saying"]
 
-FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE  # 0.08
 SENTENCE_END = (".", "!", "?", "…")
 PAUSE_FRAMES = 8  # frames (0.64 s) without text after which the model counts as silent
 

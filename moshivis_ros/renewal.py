@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
+from moshivis_ros.audio import FRAME_SECONDS, Float
 from moshivis_ros.audio.quiet import Quiet
 from moshivis_ros.errors import ConfigError
 
-FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
 PAUSE = 8  # frames (0.64 s) in which nobody speaks
 SHORTEST = 4  # frames to keep, more than any stream's delay
 log = logging.getLogger(__name__)

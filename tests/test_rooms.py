@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from moshivis_ros.cli import main
-from moshivis_ros.errors import CheckpointError
+from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.model.checkpoint import BUILTIN, load_model
 from moshivis_ros.simulation.render import Renderer
 from moshivis_ros.simulation.scene import Scene
@@ -128,6 +128,12 @@ def test_a_pool_that_was_stopped_goes_on_where_it_was(tmp_path: Path, monkeypatc
     whole = pool(tmp_path / "whole.npz", 7, 1, SIZE, PATCH, pictures)
     assert np.array_equal(again.pixels, whole.pixels) and again.views == whole.views
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stopped.npz", "whole.npz"]
+
+
+def test_a_pool_of_another_size_is_refused(tmp_path: Path) -> None:
+    pool(tmp_path / "small.npz", 2, 1, SIZE, PATCH, pictures)
+    with pytest.raises(ConfigError, match=f"small.npz has pictures of {SIZE} x {SIZE} .* {2 * SIZE} x {2 * SIZE} .*delete it"):
+        pool(tmp_path / "small.npz", 2, 1, 2 * SIZE, PATCH, pictures)
 
 
 def test_tables_and_rooms_take_turns() -> None:

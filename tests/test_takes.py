@@ -62,6 +62,19 @@ def test_takes_of_the_robot_are_made_once(robot: Path, monkeypatch: pytest.Monke
     assert again.said == ["and a blue box"] and tuple(make_takes.load(robot)) == TEXTS
 
 
+def test_takes_of_other_texts_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_takes, "somebody", lambda _: voice)
+    monkeypatch.setattr(make_takes, "vocoded", lambda _, speech: speech)
+    for asked, said in ((("one", "two", "three"), ["one", "two", "three", "one"]), (("one", "four", "three"), ["four"])):
+        monkeypatch.setattr(make_takes, "asked", lambda asked=asked: asked)
+        voice = Tones()
+        make_takes.make(tmp_path, 4)
+        assert voice.said == said
+        assert {text: len(takes) for text, takes in make_takes.load(tmp_path).items()} == {
+            text: 4 if text == "one" else 2 for text in asked
+        }
+
+
 def test_an_answer_is_put_together_from_takes_each_from_the_middle_of_a_frame_on(robot: Path) -> None:
     speech = InParts(Kept(robot)).say("I see a red ball and a blue box.")
     assert [word.text for word in speech.words] == "I see a red ball and a blue box.".split()

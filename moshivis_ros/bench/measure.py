@@ -15,8 +15,8 @@ import moshivis_ros.model  # noqa: F401  before torch: it says how to install to
 import torch
 from torch import Tensor, nn
 
-from moshivis_ros.audio import FRAME_SIZE
-from moshivis_ros.conversation import FRAME_SECONDS, Conversation
+from moshivis_ros.audio import FRAME_SECONDS, FRAME_SIZE
+from moshivis_ros.conversation import Conversation
 from moshivis_ros.model.codec import Codec
 from moshivis_ros.model.cost import bytes_per_step, memory, read_bandwidth
 from moshivis_ros.model.lm import MoshiVis

@@ -79,7 +79,7 @@ class CommandVoice:
     def say(self, text: str) -> Speech:
         """Raises AudioError where it fails, is silent or takes longer than TIMEOUT."""
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-            line = [word.replace("{text}", text).replace("{out}", file.name) for word in self.words]
+            line = [word.replace("{out}", file.name).replace("{text}", text) for word in self.words]
             spoken = "{text}" not in " ".join(self.words)
             try:
                 done = subprocess.run(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from moshivis_ros import arguments
-from moshivis_ros.conversation import FRAME_SECONDS
+from moshivis_ros.audio import FRAME_SECONDS
 from moshivis_ros.errors import CheckpointError, ConfigError
 from moshivis_ros.evaluation import driving, voices_test
 from moshivis_ros.evaluation.examination import (

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moshivis_ros.conversation import FRAME_SECONDS
+from moshivis_ros.audio import FRAME_SECONDS
 from moshivis_ros.evaluation.free_running import TURN, Reply, Turn, converse
 from moshivis_ros.evaluation.scoring import Score, same_question, score
 from moshivis_ros.model.codec import build_mimi, released_layout

@@ -24,7 +24,7 @@ from std_msgs.msg import Float64
 from std_srvs.srv import Trigger
 
 from moshivis_ros import arguments
-from moshivis_ros.audio import FRAME_SIZE, SAMPLE_RATE, Float
+from moshivis_ros.audio import FRAME_SECONDS, FRAME_SIZE, Float
 from moshivis_ros.audio.files import read
 from moshivis_ros.audio.pcm import encode
 from moshivis_ros.msg import Audio
@@ -32,7 +32,6 @@ from moshivis_ros.nodes.demo import START_SECONDS, Demo, DemoError, running, sha
 from moshivis_ros.nodes.messages import to_audio, to_nanoseconds
 from moshivis_ros.terminal import Screen
 
-FRAME_SECONDS = FRAME_SIZE / SAMPLE_RATE
 ANSWER_SECONDS = 60.0
 THERE = 0.03  # radians from where the base is to be
 GAIN, FASTEST = 2.0, 0.8  # of the base's turning: rad/s for each radian that is missing, and at most

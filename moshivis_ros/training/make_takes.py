@@ -60,22 +60,25 @@ def somebody(rng: random.Random) -> KokoroVoice:
 def make(folder: Path, count: int) -> None:
     """Take k is the k-th question, from the beginning again when all are spoken, by somebody new, and the same by a vocoder."""
     for k in track(range(count), "takes"):
-        path = folder / f"{k:05}.npz"
-        if not path.exists():
-            text = asked()[k % len(asked())]
-            write(path, text, louder(somebody(random.Random(f"take {k}")).say(text), 0.9))
-        plainer = folder / f"{k:05}-vocoder.npz"
-        if not plainer.exists():
-            text, speech = read(path)
-            write(plainer, text, louder(vocoded(random.Random(f"vocoder {k}"), speech), 0.9))
+        text, name = asked()[k % len(asked())], f"{k:05}"
+        if not _says(folder / f"{name}.npz", text):
+            write(folder / f"{name}.npz", text, louder(somebody(random.Random(f"take {k}")).say(text), 0.9))
+        if not _says(folder / f"{name}-vocoder.npz", text):
+            _, speech = read(folder / f"{name}.npz")
+            write(folder / f"{name}-vocoder.npz", text, louder(vocoded(random.Random(f"vocoder {k}"), speech), 0.9))
 
 
 def make_robot(folder: Path) -> None:
     """The robot says everything that it ever says in training, once."""
     for k, text in enumerate(track(answered(), "the robot's takes")):
         path = folder / f"{k:05}.npz"
-        if not path.exists():
+        if not _says(path, text):
             write(path, text, louder(ROBOT.say(text), 0.6))
+
+
+def _says(path: Path, text: str) -> bool:
+    """Is the take there, and of this text? An older one may have another."""
+    return path.exists() and read(path)[0] == text
 
 
 def write(path: Path, text: str, speech: Speech) -> None:

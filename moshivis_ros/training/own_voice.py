@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from moshivis_ros.audio import FRAME_SIZE
-from moshivis_ros.conversation import FRAME_SECONDS, Conversation
+from moshivis_ros.audio import FRAME_SECONDS, FRAME_SIZE
+from moshivis_ros.conversation import Conversation
 from moshivis_ros.training.people import trimmed
 from moshivis_ros.training.samples import TEXT_AHEAD
 from moshivis_ros.training.voices import Sound, Speech, Word

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
+from moshivis_ros.errors import ConfigError
 from moshivis_ros.training.dialogues import COLOURS, KINDS, MAX_THINGS, PLACES, Item, View
 from moshivis_ros.training.pictures import Picture, pictures
 from moshivis_ros.training.rooms import rooms
@@ -44,9 +45,9 @@ def mixed(seed: int, size: int, patch: int) -> Iterator[Picture]:
 
 
 def pool(path: Path | str, count: int, seed: int, size: int, patch: int, source: Source = mixed) -> Pool:
-    """``count`` pictures, drawn once and kept in the file ``path`` (npz).
+    """``count`` pictures, drawn once and kept in the file ``path`` (npz); fewer from a file that holds fewer.
 
-    A drawing that was stopped goes on with the part that it was at.
+    A drawing that was stopped goes on with the part that it was at. Raises ConfigError: the file has pictures of another size.
     """
     path = Path(path)
     if not path.exists():
@@ -64,6 +65,10 @@ def pool(path: Path | str, count: int, seed: int, size: int, patch: int, source:
             part.unlink()
     with np.load(path) as file:
         pixels, patches, things = file["pixels"][:count], file["patches"][:count], file["things"][:count]
+    there, needed = (pixels.shape[1], patches.shape[1]), (size, size // patch)
+    if there != needed:
+        told = " where ".join(f"{side} x {side} pixels in {grid} x {grid} patches" for side, grid in (there, needed))
+        raise ConfigError(f"{path} has pictures of {told} are wanted: delete it, and they are drawn again")
     rows = [[tuple(int(v) for v in row) for row in table if row[0] >= 0] for table in things]
     views = tuple(tuple(Item(KINDS[k], COLOURS[c], PLACES[p]) for k, c, p, _, _ in row) for row in rows)
     centres = tuple(tuple((y, x) for _, _, _, y, x in row) for row in rows)
