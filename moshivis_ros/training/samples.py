@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from moshivis_ros.model.config import ModelConfig
 from moshivis_ros.training.dialogues import DESCRIPTIONS, KINDS, TOLD, UNKNOWN_SPEECH, Exchange, parts
+from moshivis_ros.training.spliced import Spliced
 from moshivis_ros.training.utterances import Library, Utterance, join
 
 NOTHING = -1
@@ -70,6 +71,7 @@ class Composer:
         weights: Weights,
     ) -> None:
         self.config, self.encode, self.library, self.weights = config, encode, library, weights
+        self._voice = Spliced(library.robot if library else {})
 
     def compose(
         self,
@@ -198,7 +200,7 @@ class Composer:
         words = [self.encode(word) for word in exchange.answer.split()]
         said: Utterance | None = None
         if own:
-            said = join([rng.choice(self.library.robot[part]) for part in parts(exchange.answer)])
+            said = join([self._voice.draw(rng, part) for part in parts(exchange.answer)])
             begin = start + TEXT_AHEAD - int(said.words[0][1])
             times = [begin + int(when) - TEXT_AHEAD for _, when in said.words]
             end = begin + said.codes.shape[1]
