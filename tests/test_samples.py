@@ -61,6 +61,21 @@ def test_a_question_into_an_answer_ends_it(composer: Composer) -> None:
         assert (own[stop + 1 : second + 8] == 0).all() and (own[second + 8 :] == 2).any(), "it answers the second one"
 
 
+def test_what_the_robot_hears_of_itself_before_a_word_may_come_from_another_answer(composer: Composer) -> None:
+    def said(code: int, last: str) -> Utterance:
+        return Utterance(np.full((8, 20), code, np.int16), (("It", 1.5), ("is", 5.5), (last, 9.5)), 17.5, 0)
+
+    library = Library(composer.library.user, {"It is red.": [said(2, "red")], "It is blue.": [said(4, "blue")]}, composer.library.silence)
+    mixing = Undamaged(composer.config, composer.encode, library, Weights())
+    before = set()
+    for seed in range(20):
+        sample = mixing.compose(random.Random(seed), "spoken", TALK[:1], 60, False)
+        own = sample.tokens[1][sample.speaking]
+        assert (own[8:] == 2).all() and len(own) == 20
+        before |= set(own[:8].tolist())
+    assert before == {2, 4}
+
+
 def test_what_comes_too_late_to_fit_interrupts_nothing(composer: Composer) -> None:
     sample = composer.compose(random.Random(0), "spoken", TALK, 45, False, interrupted=1.0)
     assert np.count_nonzero(sample.tokens[1] == 2) == 20

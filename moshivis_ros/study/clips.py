@@ -20,12 +20,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from moshivis_ros.audio import FRAME_SECONDS
 from moshivis_ros.simulation.random_scene import random_scene, random_script
 from moshivis_ros.simulation.render import Renderer, Seen
 from moshivis_ros.simulation.scene import Change, Pose, Scene, Thing
 from moshivis_ros.vision.scene_change import thumbnail
 
-FRAME_SECONDS = 0.08
 WIDTH, HEIGHT = 320, 240
 _SHADOW = "passing shadow"
 NUISANCES = ("noise", "flicker", "exposure", "small motion", "compression", "lamp", "shadow")

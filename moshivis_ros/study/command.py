@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from moshivis_ros import arguments
+from moshivis_ros.audio import FRAME_SECONDS
 from moshivis_ros.errors import ConfigError
-from moshivis_ros.study.clips import FRAME_SECONDS, NUISANCES
+from moshivis_ros.study.clips import NUISANCES
 from moshivis_ros.study.detectors import THRESHOLDS, Detection, disturb, sweep
 from moshivis_ros.study.policies import Tally, play
 from moshivis_ros.study.report import plot, table, with_table

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from moshivis_ros.study.clips import FRAME_SECONDS, NUISANCES, disturbed, load_clip, steady_light
+from moshivis_ros.audio import FRAME_SECONDS
+from moshivis_ros.study.clips import NUISANCES, disturbed, load_clip, steady_light
 from moshivis_ros.study.footage import Footage
 from moshivis_ros.study.sums import Sum
 from moshivis_ros.vision.refresh_policy import Settings

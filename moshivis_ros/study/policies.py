@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from moshivis_ros.study.clips import FRAME_SECONDS, load_clip
+from moshivis_ros.audio import FRAME_SECONDS
+from moshivis_ros.study.clips import load_clip
 from moshivis_ros.study.footage import Footage
 from moshivis_ros.study.sums import Sum
 from moshivis_ros.study.talk import PAUSE_FRAMES, Recording, Talk, generate
